@@ -1,0 +1,19 @@
+//! `capsuled`: the agent of one capsule.
+//!
+//! Feature first: each capability is a folder with the same rooms (`mod.rs` types and verbs,
+//! `table.rs` its rows, `rpc.rs` its gRPC service). [`agent`] is the only wiring.
+//!
+//! - [`store`]: SQLite; [`event`]: what happened; [`clock`], [`status`]: time and errors;
+//! - [`identity`]: capsule id, TLS, operator keys, claim window, tokens, roles;
+//! - [`node`]: the machine and the agent's own log;
+//! - [`runtime`]: the seam to containerd; [`image`]: what it runs;
+//! - [`network`]: bridge, addresses, ports, names; [`volume`]: block devices with a file system;
+//! - [`workload`]: the actors that make desired workloads real;
+//! - [`sys`]: one file per external tool or kernel interface.
+
+pub mod clock;
+pub mod event;
+pub mod image;
+pub mod runtime;
+pub mod status;
+pub mod store;

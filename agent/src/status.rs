@@ -1,0 +1,38 @@
+//! The one place that turns errors of capabilities into what a caller sees.
+
+use tonic::{Code, Status};
+
+use crate::{runtime::RuntimeError, store::StoreError};
+
+/// The error and all its sources, joined by ": ".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::Closed => Code::Unavailable,
+            StoreError::Sqlite(_) => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<RuntimeError> for Status {
+    fn from(error: RuntimeError) -> Self {
+        let code = match error {
+            RuntimeError::Unavailable(_) => Code::Unavailable,
+            RuntimeError::NotFound(..) => Code::NotFound,
+            RuntimeError::Invalid(_) => Code::InvalidArgument,
+            RuntimeError::Engine { .. } => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}

@@ -1,0 +1,21 @@
+//! Generates the API's types, their gRPC stubs and their proto3-JSON form from `proto/`.
+use std::{env, error::Error, path::PathBuf};
+
+const FILES: [&str; 7] = ["manifest", "identity", "node", "event", "image", "volume", "workload"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
+    let files: Vec<String> = FILES.iter().map(|name| format!("proto/capsule/v1/{name}.proto")).collect();
+    tonic_prost_build::configure()
+        .file_descriptor_set_path(&descriptors)
+        .compile_well_known_types(true)
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .btree_map(".")
+        .compile_protos(&files, &["proto".into()])?;
+    pbjson_build::Builder::new()
+        .btree_map(["."])
+        .register_descriptors(&std::fs::read(descriptors)?)?
+        .build(&[".capsule.v1"])?;
+    Ok(())
+}

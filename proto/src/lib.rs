@@ -1,0 +1,31 @@
+//! The API of a capsule.
+//!
+//! - [`v1`]: messages and gRPC stubs generated from `proto/capsule/v1`, with proto3-JSON serde;
+//! - [`Name`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse once, at
+//!   their border;
+//! - [`token`]: the claims of the per-call token;
+//! - `manifest` (feature): manifests from YAML and JSON, with positions in every error.
+
+mod key;
+mod label;
+mod name;
+mod time;
+pub mod token;
+
+pub use key::{Fingerprint, KeyId};
+pub use label::{Selector, SelectorError};
+pub use name::{Name, NameError};
+pub use time::{system_time, timestamp};
+
+/// Messages, clients and servers of `capsule.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("capsule.v1");
+    include!(concat!(env!("OUT_DIR"), "/capsule.v1.serde.rs"));
+}
+
+/// Descriptors of every message, as protoc wrote them; manifests and the role table read them.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// TCP port of a capsule's API.
+pub const DEFAULT_PORT: u16 = 50000;
