@@ -1,0 +1,43 @@
+# `make up` starts a fleet of three capsules on this machine; `make test` proves that it works.
+SHELL := bash
+NODES ?= 3
+CARGO ?= cargo
+BIN := target/release
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup build up down check fmt lint deny test fuzz bench docs clean-fleet
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:
+	@scripts/setup
+
+up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, show the fleet
+	@$(CARGO) build --release --quiet --bins
+	@$(BIN)/testbed up --substrate netns --nodes $(NODES)
+
+down: ## stop that fleet and remove every trace of it
+	@if [ -x $(BIN)/testbed ]; then $(BIN)/testbed down; else echo "nothing was built, so nothing is up"; fi
+
+check: setup fmt lint deny ## formatting, lints, licences
+
+fmt:
+	@$(CARGO) fmt --all --check
+
+lint:
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+# Advisories need a database from the network: `cargo deny check advisories` where there is one.
+deny:
+	@$(CARGO) deny --log-level error check bans licenses sources
+
+test: setup ## every test: unit, property, scenario (needs root), a minute of fuzzing
+	@$(CARGO) build --workspace --bins --tests --quiet
+	@$(CARGO) nextest run --workspace --no-fail-fast
+	@scripts/fuzz 60
+
+bench: ## measure against peers in one interleaved run
+	@scripts/setup bench
+	@$(CARGO) build --release --quiet --bins
+	@$(BIN)/testbed bench
