@@ -7,7 +7,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
     let files: Vec<String> = FILES.iter().map(|name| format!("proto/capsule/v1/{name}.proto")).collect();
+    let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()
+        .build_client(grpc)
+        .build_server(grpc)
         .file_descriptor_set_path(&descriptors)
         .compile_well_known_types(true)
         .extern_path(".google.protobuf", "::pbjson_types")

@@ -1,26 +1,35 @@
 //! The API of a capsule.
 //!
 //! - [`v1`]: messages and gRPC stubs generated from `proto/capsule/v1`, with proto3-JSON serde;
-//! - [`Name`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse once, at
-//!   their border;
+//! - [`Name`], [`Size`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse
+//!   once, at their border; enums of `v1` show as people write them;
+//! - [`validate()`]: what is wrong with a manifest, as far as no capsule is needed to know;
 //! - [`token`]: the claims of the per-call token;
 //! - `manifest` (feature): manifests from YAML and JSON, with positions in every error.
 
+pub mod capability;
+mod display;
+mod duration;
 mod key;
 mod label;
 mod name;
+mod size;
 mod time;
 pub mod token;
+mod validate;
 
+pub use duration::{DurationError, format_duration, parse_duration};
 pub use key::{Fingerprint, KeyId};
 pub use label::{Selector, SelectorError};
 pub use name::{Name, NameError};
+pub use size::{Size, SizeError};
 pub use time::{system_time, timestamp};
+pub use validate::{Violation, validate};
 
 /// Messages, clients and servers of `capsule.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
-    tonic::include_proto!("capsule.v1");
+    include!(concat!(env!("OUT_DIR"), "/capsule.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/capsule.v1.serde.rs"));
 }
 
