@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! `testbed`: see [`testbed::cli`].
+
+use clap::Parser as _;
+
+fn main() -> anyhow::Result<()> {
+    testbed::cli::Cli::parse().run()
+}

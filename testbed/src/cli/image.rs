@@ -1,0 +1,47 @@
+//! `testbed image`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::fixtures;
+
+/// Write a fixture image as an archive that `fleetctl image push` takes.
+#[derive(Args, Debug)]
+pub struct ImageArgs {
+    /// Which one
+    #[arg(value_enum)]
+    image: Which,
+    /// Where to
+    file: PathBuf,
+    /// As `docker save` before version 25 wrote it, instead of an OCI layout
+    #[arg(long)]
+    docker: bool,
+    /// Size of the random layer
+    #[arg(long, default_value_t = 100)]
+    mib: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Which {
+    /// Shell and small tools
+    Busybox,
+    /// Answers on HTTP, TCP and UDP; from scratch
+    Echo,
+    /// One big layer
+    Random,
+}
+
+impl ImageArgs {
+    pub fn run(self) -> Result<()> {
+        let image = match self.image {
+            Which::Busybox => fixtures::busybox()?,
+            Which::Echo => fixtures::echo()?,
+            Which::Random => fixtures::random("localhost/random:1", 1, self.mib << 20, 1)?,
+        };
+        if self.docker { image.write_docker(&self.file)? } else { image.write_oci(&self.file)? }
+        println!("{} holds {}", self.file.display(), image.reference());
+        Ok(())
+    }
+}

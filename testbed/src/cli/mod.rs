@@ -1,0 +1,73 @@
+//! The `testbed` command; one file per subcommand.
+
+mod down;
+mod image;
+mod status;
+mod steps;
+mod up;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Fleets of capsules on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "testbed", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a fleet, adopt its capsules and apply manifests to them; resumes what is there
+    Up(up::Up),
+    /// Stop it and remove every trace of it, also after a crash
+    Down(down::Down),
+    /// Which fleets are there, and what runs of them
+    Status(status::Status),
+    /// Write a fixture image as an archive
+    Image(image::ImageArgs),
+}
+
+/// Where capsules run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Substrate {
+    /// A network namespace each, on this host
+    Netns,
+}
+
+/// Which fleet a command is about.
+#[derive(Args, Clone, Debug)]
+struct Which {
+    /// Name of the fleet; namespaces and interfaces are called after it
+    #[arg(long, default_value = "fleet")]
+    name: String,
+    /// Holds everything its capsules write [default: a directory of its own below /var/lib]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Which {
+    fn dir(&self) -> Result<PathBuf> {
+        let dir = self.dir.clone().unwrap_or_else(|| PathBuf::from(crate::scenario::DIR).join(&self.name));
+        std::path::absolute(&dir).with_context(|| format!("cannot tell where {} is", dir.display()))
+    }
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Up(up) => runtime()?.block_on(up.run()),
+            Command::Down(down) => down.run(),
+            Command::Status(status) => status.run(),
+            Command::Image(image) => image.run(),
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new().context("cannot start the async runtime")
+}

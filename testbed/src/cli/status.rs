@@ -1,0 +1,54 @@
+//! `testbed status`.
+
+use anyhow::Result;
+use clap::Args;
+use tabled::{Table, Tabled, settings::Style};
+
+use crate::{
+    substrate::{Plan, Record},
+    sys::process::Process,
+};
+
+/// Which fleets are there, and what runs of them.
+#[derive(Args, Debug)]
+pub struct Status {}
+
+#[derive(Tabled)]
+#[tabled(rename_all = "UPPERCASE")]
+struct Row {
+    fleet: String,
+    capsule: String,
+    address: String,
+    agent: String,
+    namespace: String,
+    state: String,
+}
+
+impl Status {
+    pub fn run(self) -> Result<()> {
+        let rows: Vec<Row> = Record::all()?.iter().flat_map(rows).collect();
+        if rows.is_empty() {
+            println!("no fleet is up; `testbed up` starts one");
+            return Ok(());
+        }
+        println!("{}", Table::new(rows).with(Style::blank()));
+        Ok(())
+    }
+}
+
+fn rows(record: &Record) -> Vec<Row> {
+    let plan = Plan::new(&record.name, record.subnet);
+    let row = |(position, node): (usize, &crate::substrate::Node)| Row {
+        fleet: record.name.clone(),
+        capsule: node.name.clone(),
+        address: plan.api(position).to_string(),
+        agent: match node.agent {
+            Some(agent) if Process::is_alive(agent) => format!("runs, PID {}", agent.pid),
+            Some(_) => "ended".to_owned(),
+            None => "never started".to_owned(),
+        },
+        namespace: plan.namespace(&node.name),
+        state: record.state_dir(&node.name).display().to_string(),
+    };
+    record.nodes.iter().enumerate().map(row).collect()
+}

@@ -1,0 +1,167 @@
+//! `testbed up`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use futures_util::future::try_join_all;
+
+use super::{
+    Substrate, Which,
+    steps::{bold, code, step},
+};
+use crate::{
+    fixtures,
+    scenario::{Operator, START_LIMIT, wait_listens},
+    substrate::{self, Owner, Request, Testbed},
+    sys,
+};
+
+/// Start a fleet, adopt its capsules and apply manifests to them.
+#[derive(Args, Debug)]
+pub struct Up {
+    /// Where the capsules run
+    #[arg(long, value_enum, default_value = "netns")]
+    substrate: Substrate,
+    /// How many
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    #[command(flatten)]
+    which: Which,
+    /// Keep key and contexts in your own fleetctl configuration instead of the fleet's directory
+    #[arg(long)]
+    own_contexts: bool,
+    /// Manifests to apply, a file or a directory
+    #[arg(long, default_value = "docs/examples", value_name = "PATH")]
+    apply: PathBuf,
+    /// Start and adopt, but push no images and apply nothing
+    #[arg(long)]
+    bare: bool,
+}
+
+impl Up {
+    pub async fn run(self) -> Result<()> {
+        let Substrate::Netns = self.substrate;
+        substrate::remove_stale()?;
+        println!("{}", bold(&format!("Fleet {:?}", self.which.name)));
+        let mut testbed = self.wire().await?;
+        start_agents(&mut testbed).await?;
+        let operator = self.operator(&testbed);
+        adopt(&testbed, &operator).await?;
+        if !self.bare {
+            push(&testbed, &operator).await?;
+            apply(&testbed, &operator, &self.apply).await?;
+        }
+        testbed.note_cgroups()?;
+        self.show(&testbed, &operator).await
+    }
+
+    async fn wire(&self) -> Result<Testbed> {
+        let request = Request {
+            name: self.which.name.clone(),
+            dir: self.which.dir()?,
+            nodes: substrate::node_names(self.nodes),
+            owner: Owner::Nobody,
+        };
+        step("joining network namespaces", async |_| {
+            let testbed = Testbed::ensure(&request)?;
+            let network = testbed.plan().network_v4();
+            Ok((testbed, format!("{} network namespaces on {network}", self.nodes)))
+        })
+        .await
+    }
+
+    fn operator(&self, testbed: &Testbed) -> Operator {
+        if self.own_contexts { Operator::own() } else { Operator::at(&testbed.record.dir.join("operator")) }
+    }
+
+    async fn show(&self, testbed: &Testbed, operator: &Operator) -> Result<()> {
+        let capsules = names(testbed).join(",");
+        let list = operator.run(&["-c", &capsules, "ps"]).await?;
+        println!("\n{}{}", list.stdout, list.stderr);
+        println!("{}", bold("Go on with"));
+        let own = if operator.is_own() { String::new() } else { format!("FLEETCTL_CONFIG={} ", operator.config().display()) };
+        let bin = sys::program("fleetctl")?;
+        let dir = bin.parent().map(|dir| dir.display().to_string()).unwrap_or_default();
+        println!("  {}", code(&format!("export {own}PATH={dir}:$PATH")));
+        let first = &testbed.record.nodes[0].name;
+        let address = testbed.plan().node(0).0;
+        for (line, what) in [
+            ("fleetctl --all capsule info".to_owned(), "the capsules"),
+            (format!("curl http://{address}:8080/"), "the web workload's answer"),
+            (format!("fleetctl -c {first} exec -t shell -- sh"), "a shell inside one"),
+            ("fleetctl --all logs -f worker".to_owned(), "logs of all three"),
+            ("fleetctl --all events -f".to_owned(), "what happens"),
+            ("make down".to_owned(), "take it all down"),
+        ] {
+            println!("  {:<44} {}", code(&line), super::steps::faint(what));
+        }
+        Ok(())
+    }
+}
+
+fn names(testbed: &Testbed) -> Vec<String> {
+    testbed.record.nodes.iter().map(|node| node.name.clone()).collect()
+}
+
+async fn start_agents(testbed: &mut Testbed) -> Result<()> {
+    let names = names(testbed);
+    step("starting agents", async |bar| {
+        for name in &names {
+            testbed.ensure_agent(name)?;
+        }
+        for (position, name) in names.iter().enumerate() {
+            bar.set_message(format!("waiting for the agent of {name}"));
+            wait_listens(testbed.plan().api(position), START_LIMIT).await.with_context(|| {
+                format!("the agent of {name} does not answer; see {}", testbed.record.console(name).display())
+            })?;
+        }
+        Ok(((), format!("{} agents, a containerd each", names.len())))
+    })
+    .await
+}
+
+async fn adopt(testbed: &Testbed, operator: &Operator) -> Result<()> {
+    step("adopting", async |_| {
+        let names = names(testbed);
+        let adopt_one = async |(position, name): (usize, &String)| -> Result<bool> {
+            if operator.run(&["-c", name, "whoami"]).await?.code == 0 {
+                return Ok(false);
+            }
+            let address = testbed.plan().api(position).to_string();
+            operator.run(&["adopt", &address, "--name", name, "--yes"]).await?.ok()?;
+            Ok(true)
+        };
+        let adopted = try_join_all(names.iter().enumerate().map(adopt_one)).await?;
+        let new = adopted.iter().filter(|new| **new).count();
+        Ok(((), format!("{new} adopted, {} known already", names.len() - new)))
+    })
+    .await
+}
+
+async fn push(testbed: &Testbed, operator: &Operator) -> Result<()> {
+    step("pushing images", async |bar| {
+        let capsules = names(testbed).join(",");
+        let archives = fixtures::ensure_archives(&testbed.record.dir.join("images"))?;
+        for archive in &archives {
+            bar.set_message(format!("pushing {}", archive.display()));
+            operator.run(&["-c", &capsules, "image", "push", &archive.display().to_string()]).await?.ok()?;
+        }
+        Ok(((), format!("images {} and {}", fixtures::BUSYBOX, fixtures::ECHO)))
+    })
+    .await
+}
+
+async fn apply(testbed: &Testbed, operator: &Operator, manifests: &Path) -> Result<()> {
+    ensure!(
+        manifests.exists(),
+        "there are no manifests at {}; run this from the top of the source tree, or name them with --apply",
+        manifests.display()
+    );
+    step("applying manifests", async |_| {
+        let capsules = names(testbed).join(",");
+        operator.run(&["-c", &capsules, "apply", "-f", &manifests.display().to_string(), "--wait"]).await?.ok()?;
+        Ok(((), format!("{} applied to every capsule", manifests.display())))
+    })
+    .await
+}

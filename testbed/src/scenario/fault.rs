@@ -1,0 +1,121 @@
+//! What goes wrong with capsules.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::PathBuf,
+    sync::PoisonError,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{Capsule, fleet::START_LIMIT};
+use crate::sys::process::Process;
+
+/// For containerd to die of SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What fills a disk, below the state directory.
+const BALLAST: &str = "ballast";
+
+impl Capsule<'_> {
+    /// `kill -9` of the agent; its workloads should not notice.
+    pub fn kill_agent(&self) -> Result<()> {
+        self.fleet.testbed().kill_agent(&self.name)
+    }
+
+    /// SIGTERM to the agent.
+    pub fn stop_agent(&self) -> Result<()> {
+        self.fleet.testbed().stop_agent(&self.name)
+    }
+
+    /// Starts the agent, where it does not run, and waits until it answers.
+    pub async fn start_agent(&self) -> Result<Process> {
+        let agent = self.fleet.testbed().ensure_agent(&self.name)?;
+        self.wait_answers(START_LIMIT).await?;
+        Ok(agent)
+    }
+
+    /// `kill -9` and start.
+    pub async fn restart_agent(&self) -> Result<Process> {
+        self.kill_agent()?;
+        self.start_agent().await
+    }
+
+    /// `kill -9` of the containerd that the agent supervises.
+    pub fn kill_containerd(&self) -> Result<()> {
+        let containerd = self.containerd()?;
+        containerd.signal(Signal::SIGKILL);
+        if !containerd.wait_gone(KILL_LIMIT) {
+            bail!("containerd of {} (PID {}) survives SIGKILL", self.name, containerd.pid);
+        }
+        Ok(())
+    }
+
+    /// That containerd.
+    pub fn containerd(&self) -> Result<Process> {
+        self.fleet.testbed().containerd(&self.name)
+    }
+
+    /// Stops the agent in its tracks: connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.agent().map(|agent| agent.signal(Signal::SIGSTOP))
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.agent().map(|agent| agent.signal(Signal::SIGCONT))
+    }
+
+    /// Cuts it off from everybody; packets vanish without a word.
+    pub fn partition(&self) -> Result<()> {
+        self.packet_loss(100)
+    }
+
+    /// Ends partition and loss.
+    pub fn heal(&self) -> Result<()> {
+        self.packet_loss(0)
+    }
+
+    /// Loses this share of packets, each way.
+    pub fn packet_loss(&self, percent: u8) -> Result<()> {
+        let mut losses = self.fleet.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.set(&self.name, percent)?;
+        self.fleet.testbed().set_losses(&losses)
+    }
+
+    /// Fills the file system of the state directory, which must be one of its own
+    /// ([`super::FleetBuilder::disk`]), down to `left` bytes.
+    pub fn fill_disk(&self, left: u64) -> Result<()> {
+        let (testbed, path) = (self.fleet.testbed(), self.ballast());
+        if testbed.node(&self.name)?.1.disk_bytes.is_none() {
+            bail!("{} has no disk of its own to fill: build the fleet with .disk()", self.name);
+        }
+        drop(testbed);
+        let at = || format!("cannot fill {}", path.display());
+        let mut file = File::options().create(true).append(true).open(&path).with_context(at)?;
+        let chunk = vec![0; 64 * 1024];
+        loop {
+            let stat = nix::sys::statvfs::statvfs(&path).with_context(at)?;
+            let free = stat.blocks_available() * stat.fragment_size();
+            let want = free.saturating_sub(left).min(chunk.len() as u64) as usize;
+            match file.write_all(&chunk[..want]) {
+                Ok(()) if want > 0 => {}
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).with_context(at),
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn free_disk(&self) -> Result<()> {
+        let path = self.ballast();
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.state_dir().join(BALLAST)
+    }
+}

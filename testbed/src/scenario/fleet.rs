@@ -1,0 +1,195 @@
+//! A fleet of its own for each test.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::net::TcpStream;
+
+use super::{Capsule, Operator, eventually, report};
+use crate::{
+    fixtures,
+    registry::{Access, Registry},
+    substrate::{self, Owner, Request, State, Testbed, fault::Losses},
+};
+
+/// Holds the directories of testbeds, one each.
+pub const DIR: &str = "/var/lib/capsule-testbed";
+/// For an agent to answer after it was started.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// A fleet as asked for.
+#[derive(Clone, Debug)]
+pub struct FleetBuilder {
+    nodes: usize,
+    disks: Vec<(String, u64)>,
+    adopt: bool,
+    images: bool,
+}
+
+impl FleetBuilder {
+    /// Gives the state directory of a capsule a file system of its own of this size.
+    pub fn disk(mut self, capsule: &str, bytes: u64) -> Self {
+        self.disks.push((capsule.to_owned(), bytes));
+        self
+    }
+
+    /// Leaves the capsules unadopted, and so without images.
+    pub fn unadopted(mut self) -> Self {
+        self.adopt = false;
+        self.images = false;
+        self
+    }
+
+    /// Pushes no image.
+    pub fn without_images(mut self) -> Self {
+        self.images = false;
+        self
+    }
+
+    /// Makes it: every agent answers, is adopted, and has the images of [`fixtures`].
+    pub async fn start(self) -> Result<Fleet> {
+        substrate::remove_stale().context("an earlier run left a testbed that cannot be removed")?;
+        let name = format!("t{:x}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let nodes = substrate::node_names(self.nodes);
+        let request =
+            Request { dir: Path::new(DIR).join(&name), name, nodes: nodes.clone(), owner: Owner::ThisProgram };
+        let mut testbed = Testbed::ensure(&request)?;
+        for (capsule, bytes) in &self.disks {
+            testbed.limit_disk(capsule, *bytes)?;
+        }
+        let fleet = Fleet {
+            operator: Operator::at(&request.dir.join("operator")),
+            testbed: Mutex::new(testbed),
+            losses: Mutex::new(Losses::default()),
+            passed: AtomicBool::new(false),
+        };
+        fleet.bring_up(&nodes, &self).await?;
+        Ok(fleet)
+    }
+}
+
+/// Capsules on this machine that only one test knows of.
+pub struct Fleet {
+    testbed: Mutex<Testbed>,
+    pub(super) losses: Mutex<Losses>,
+    operator: Operator,
+    passed: AtomicBool,
+}
+
+impl Fleet {
+    /// `nodes` adopted capsules called `a`, `b`, ….
+    pub async fn netns(nodes: usize) -> Result<Self> {
+        Self::builder(nodes).start().await
+    }
+
+    /// The same with choices.
+    pub fn builder(nodes: usize) -> FleetBuilder {
+        FleetBuilder { nodes, disks: Vec::new(), adopt: true, images: true }
+    }
+
+    /// One of its capsules.
+    pub fn capsule(&self, name: &str) -> Capsule<'_> {
+        Capsule::new(self, name)
+    }
+
+    /// The operator whose key every capsule enrolled.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// Another one, with neither key nor contexts at first.
+    pub fn other_operator(&self, name: &str) -> Operator {
+        Operator::at(&self.dir().join(format!("operator-{name}")))
+    }
+
+    /// `fleetctl` with these words.
+    pub async fn fleetctl(&self, words: &[&str]) -> Result<super::Output> {
+        self.operator.run(words).await
+    }
+
+    /// Where a test may keep its files; goes with the fleet.
+    pub fn dir(&self) -> PathBuf {
+        self.testbed().record.dir.clone()
+    }
+
+    /// Names of its capsules.
+    pub fn names(&self) -> Vec<String> {
+        self.testbed().record.nodes.iter().map(|node| node.name.clone()).collect()
+    }
+
+    /// Where the operator's host is, seen from a capsule.
+    pub fn operator_address(&self) -> Ipv4Addr {
+        self.testbed().plan().operator().0
+    }
+
+    /// Starts a registry that every capsule reaches.
+    pub fn registry(&self, access: Access) -> Result<Registry> {
+        Registry::start(&mut self.testbed(), access)
+    }
+
+    /// The substrate, for what this type does not offer.
+    pub fn testbed(&self) -> MutexGuard<'_, Testbed> {
+        // What it guards is a record that is saved whole: a panic elsewhere leaves it usable.
+        self.testbed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the story went as told: nothing is reported when the fleet goes.
+    pub fn passed(self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+
+    async fn bring_up(&self, nodes: &[String], asked: &FleetBuilder) -> Result<()> {
+        for node in nodes {
+            self.testbed().ensure_agent(node)?;
+        }
+        for node in nodes {
+            self.capsule(node).wait_answers(START_LIMIT).await?;
+            if asked.adopt {
+                self.capsule(node).adopt().await?;
+            }
+        }
+        if asked.images {
+            let archives = fixtures::ensure_archives(&self.dir().join("images"))?;
+            for archive in &archives {
+                self.push_to_all(archive).await?;
+            }
+        }
+        self.testbed().note_cgroups()
+    }
+
+    /// Pushes an image archive to every capsule.
+    pub async fn push_to_all(&self, archive: &Path) -> Result<()> {
+        let archive = archive.display().to_string();
+        self.fleetctl(&["--all", "image", "push", &archive]).await?.ok().map(drop)
+    }
+}
+
+/// Waits until something listens there.
+pub async fn wait_listens(address: SocketAddr, limit: Duration) -> Result<()> {
+    eventually(limit, async || {
+        TcpStream::connect(address).await.map(drop).with_context(|| format!("nothing answers on {address}"))
+    })
+    .await
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if !self.passed.load(Ordering::Relaxed) || std::thread::panicking() {
+            report::print(&self.testbed());
+        }
+        let record = self.testbed().record.clone();
+        if let Err(error) = (Testbed { record }).remove(State::Remove) {
+            eprintln!("{error:#}");
+        }
+    }
+}

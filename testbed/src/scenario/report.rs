@@ -1,0 +1,61 @@
+//! What a failed scenario leaves behind for whoever reads its output.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    substrate::Testbed,
+    sys::{netns, process::Process, program, run},
+};
+
+/// Lines of each log that are shown.
+const TAIL: usize = 60;
+/// Lines of events and of each part of the network state.
+const PART: usize = 40;
+
+/// Prints log, events and network state of every capsule to stderr.
+pub fn print(testbed: &Testbed) {
+    eprintln!("\n===== testbed {} did not pass =====", testbed.record.name);
+    for node in &testbed.record.nodes {
+        let name = &node.name;
+        let alive = node.agent.is_some_and(Process::is_alive);
+        eprintln!("\n----- {name}: agent {} -----", if alive { "runs" } else { "does not run" });
+        section("log", &tail_of(&testbed.record.console(name)));
+        if alive {
+            section("events", &events(testbed, name));
+        }
+        let namespace = testbed.plan().namespace(name);
+        section("addresses", &inside(&namespace, &["ip", "-br", "address"]));
+        section("nftables", &inside(&namespace, &["nft", "list", "ruleset"]));
+        section("tracked connections", &inside(&namespace, &["conntrack", "-C"]));
+    }
+}
+
+fn section(title: &str, text: &str) {
+    eprintln!("[{title}]");
+    for line in text.lines() {
+        eprintln!("  {line}");
+    }
+}
+
+fn tail_of(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    last(&String::from_utf8_lossy(&bytes), TAIL)
+}
+
+fn last(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn events(testbed: &Testbed, name: &str) -> String {
+    let Ok(fleetctl) = program("fleetctl") else { return String::new() };
+    let mut command = Command::new(fleetctl);
+    command.args(["-c", name, "--timeout", "5s", "events", "-n", "40"]);
+    command.env("FLEETCTL_CONFIG", testbed.record.dir.join("operator")).env("NO_COLOR", "1");
+    run(&mut command, "").map_or_else(|error| format!("{error:#}"), |text| last(&text, PART))
+}
+
+fn inside(namespace: &str, words: &[&str]) -> String {
+    let mut command = netns::command(namespace, words[0]);
+    run(command.args(&words[1..]), "").map_or_else(|error| format!("{error:#}"), |text| last(&text, 3 * PART))
+}

@@ -1,0 +1,51 @@
+//! Removes whatever a testbed left, by looking for it: after a crash the record may be behind.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{MARKER, Plan, Record, State};
+use crate::sys::{cgroup, disk, link, netns, process};
+
+/// For every process to die after SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Removes it all; what could not be removed is in the error, and the record stays.
+pub fn remove(record: &Record, state: State) -> Result<()> {
+    let plan = Plan::new(&record.name, record.subnet);
+    let names: Vec<String> = namespaces(record, &plan);
+    let inodes: BTreeSet<u64> = names.iter().filter_map(|name| netns::inode(name)).collect();
+    let cgroups = cgroups(record, &inodes);
+
+    let mut failures = Vec::new();
+    let mut step = |result: Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
+    record.helpers.iter().chain(record.nodes.iter().filter_map(|node| node.agent.as_ref())).for_each(|process| {
+        process.signal(Signal::SIGKILL);
+        process.signal(Signal::SIGCONT);
+    });
+    step(process::kill_all(&inodes, &record.dir, KILL_LIMIT));
+    step(disk::unmount_below(&record.dir));
+    step(disk::free_loops_below(&record.dir));
+    names.iter().for_each(|name| step(netns::remove(name)));
+    step(link::remove(&plan.operator_link()));
+    cgroups.iter().for_each(|name| cgroup::remove(name));
+    if state == State::Remove && record.dir.join(MARKER).exists() {
+        step(disk::remove_tree(&record.dir));
+    }
+    if !failures.is_empty() {
+        bail!("testbed {} is not wholly gone:\n  {}", record.name, failures.join("\n  "));
+    }
+    record.forget()
+}
+
+fn namespaces(record: &Record, plan: &Plan) -> Vec<String> {
+    let nodes = record.nodes.iter().map(|node| plan.namespace(&node.name));
+    nodes.chain([plan.hub()]).collect()
+}
+
+fn cgroups(record: &Record, inodes: &BTreeSet<u64>) -> BTreeSet<String> {
+    let mut names = cgroup::subtrees_of(&process::living_in(inodes, &record.dir));
+    names.extend(record.cgroups.iter().cloned());
+    names
+}

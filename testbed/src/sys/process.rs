@@ -1,0 +1,151 @@
+//! Processes, told apart by PID and start time: a PID alone may be somebody else's by now.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+/// Between two looks at processes that should be ending.
+const POLL: Duration = Duration::from_millis(10);
+
+/// One process, for as long as the host is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Process {
+    /// In this PID namespace.
+    pub pid: u32,
+    /// Clock ticks after boot at which it started; field 22 of `/proc/PID/stat` (proc(5)).
+    pub start_ticks: u64,
+}
+
+struct Stat {
+    state: char,
+    parent: u32,
+    start_ticks: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field may hold spaces and parentheses; only the last one closes it.
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+impl Process {
+    /// The process that has this PID now.
+    pub fn of(pid: u32) -> Option<Self> {
+        stat(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks })
+    }
+
+    /// This very program.
+    pub fn this() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// Whether it is still there, and not just waiting to be reaped.
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z')
+    }
+
+    /// Sends a signal, unless it is gone.
+    pub fn signal(self, signal: Signal) {
+        if self.is_alive() {
+            // Gone between the two: what was wanted of it is so.
+            let _ = kill(Pid::from_raw(self.pid as i32), signal);
+        }
+    }
+
+    /// Waits until it is gone; whether it is.
+    pub fn wait_gone(self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while self.is_alive() && Instant::now() < end {
+            thread::sleep(POLL);
+        }
+        !self.is_alive()
+    }
+}
+
+/// Every process that lives in one of the network namespaces (by inode), or has its root on a file
+/// system below one of `dirs`, and all that descend from those. Never this program itself.
+pub fn living_in(namespaces: &BTreeSet<u64>, dir: &Path) -> BTreeSet<Process> {
+    let all: Vec<(u32, Stat)> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (pid, stat) in &all {
+        children.entry(stat.parent).or_default().push(*pid);
+    }
+    let seed = all.iter().map(|(pid, _)| *pid).filter(|pid| belongs(*pid, namespaces, dir));
+    let (mut queue, mut found): (Vec<u32>, BTreeSet<u32>) = (seed.collect(), BTreeSet::new());
+    while let Some(pid) = queue.pop() {
+        if found.insert(pid) {
+            queue.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    found.remove(&std::process::id());
+    let alive = |pid: u32| Process::of(pid).filter(|process| process.is_alive());
+    found.into_iter().filter_map(alive).collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn belongs(pid: u32, namespaces: &BTreeSet<u64>, dir: &Path) -> bool {
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino());
+    namespace.is_ok_and(|inode| namespaces.contains(&inode)) || root_is_below(pid, dir)
+}
+
+/// Whether the process' own root file system is an overlay with its upper layer below `dir`: a
+/// container whose shim was killed.
+fn root_is_below(pid: u32, dir: &Path) -> bool {
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/"));
+    root.is_some_and(|line| line.contains(&format!("upperdir={}/", dir.display())))
+}
+
+/// Kills all that `living_in` finds, again and again until nothing is left of them.
+pub fn kill_all(namespaces: &BTreeSet<u64>, dir: &Path, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = living_in(namespaces, dir);
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let pids: Vec<u32> = left.iter().map(|process| process.pid).collect();
+            bail!("processes {pids:?} do not die; look at them with `ps -fp PID`, then run `down` again");
+        }
+        for process in left {
+            process.signal(Signal::SIGKILL);
+            // A stopped process dies only once it may run.
+            process.signal(Signal::SIGCONT);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_pid() {
+        let this = Process::this().unwrap();
+        assert!(this.is_alive());
+        assert!(!Process { start_ticks: this.start_ticks + 1, ..this }.is_alive());
+    }
+}
