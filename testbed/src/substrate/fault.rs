@@ -1,6 +1,6 @@
 //! Faults of the network, made on the hub's bridge where no capsule can see or undo them.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
@@ -24,22 +24,26 @@ impl Losses {
 
     /// The whole rule set; netem would do it too, but is not in every kernel.
     fn rules(&self) -> String {
-        let mut rules = String::new();
-        for (node, percent) in &self.0 {
-            for direction in ["iifname", "oifname"] {
-                let port = Plan::port(node);
-                // Writing to a string cannot fail.
-                let _ = writeln!(rules, "{direction} \"{port}\" numgen random mod 100 < {percent} counter drop");
-            }
-        }
+        let (from, to) = (self.drops("iifname"), self.drops("oifname"));
         format!(
             "table bridge faults\ndelete table bridge faults\n\
              table bridge faults {{\n\
-             chain forward {{ type filter hook forward priority 0; policy accept;\n{rules}}}\n\
-             chain input {{ type filter hook input priority 0; policy accept;\n{rules}}}\n\
-             chain output {{ type filter hook output priority 0; policy accept;\n{rules}}}\n\
+             chain forward {{ type filter hook forward priority 0; policy accept;\n{from}{to}}}\n\
+             chain input {{ type filter hook input priority 0; policy accept;\n{from}}}\n\
+             chain output {{ type filter hook output priority 0; policy accept;\n{to}}}\n\
              }}\n"
         )
+    }
+
+    fn drops(&self, direction: &str) -> String {
+        let rule = |(node, percent): (&String, &u8)| {
+            let dice = match percent {
+                100 => String::new(),
+                some => format!("numgen random mod 100 < {some} "),
+            };
+            format!("{direction} \"{}\" {dice}counter drop\n", Plan::port(node))
+        };
+        self.0.iter().map(rule).collect()
     }
 }
 
