@@ -59,7 +59,8 @@ impl Registry {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let (plan, config) = (testbed.plan(), dir.join("config.yml"));
         fs::write(dir.join("htpasswd"), HTPASSWD).context("cannot write the registry's users")?;
-        fs::write(&config, configuration(&dir, plan.registry(), access)).context("cannot configure the registry")?;
+        fs::write(&config, configuration(&dir, plan.registry(), access))
+            .context("cannot configure the registry")?;
         let mut registry =
             Self { address: plan.registry(), access, config, namespace: plan.hub(), process: None };
         registry.resume(testbed)?;
@@ -121,7 +122,8 @@ impl Registry {
             stream.read_to_end(&mut answer)?;
             std::io::Result::Ok(Answer(String::from_utf8_lossy(&answer).into_owned()))
         };
-        let answer = exchange().with_context(|| format!("no answer from the registry to {method} {target}"))?;
+        let answer =
+            exchange().with_context(|| format!("no answer from the registry to {method} {target}"))?;
         match answer.status() {
             Some(200..=299) => Ok(answer),
             _ => bail!("the registry answers {method} {target} with: {}", answer.0),
@@ -131,8 +133,13 @@ impl Registry {
     fn head(&self, method: &str, target: &str, content_type: &str, length: usize) -> String {
         let host = self.address;
         // `operator:secret` in base64 (RFC 7617).
-        let login = if self.access == Access::Password { "Authorization: Basic b3BlcmF0b3I6c2VjcmV0\r\n" } else { "" };
-        let kind = if content_type.is_empty() { String::new() } else { format!("Content-Type: {content_type}\r\n") };
+        let login = if self.access == Access::Password {
+            "Authorization: Basic b3BlcmF0b3I6c2VjcmV0\r\n"
+        } else {
+            ""
+        };
+        let kind =
+            if content_type.is_empty() { String::new() } else { format!("Content-Type: {content_type}\r\n") };
         format!(
             "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{login}{kind}Content-Length: {length}\r\n\r\n"
         )
@@ -147,7 +154,8 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let fields = self.0.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(|l| l.split_once(':'));
+        let fields =
+            self.0.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(|l| l.split_once(':'));
         fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 }

@@ -40,7 +40,11 @@ impl ImageArgs {
             Which::Echo => fixtures::echo()?,
             Which::Random => fixtures::random("localhost/random:1", 1, self.mib << 20, 1)?,
         };
-        if self.docker { image.write_docker(&self.file)? } else { image.write_oci(&self.file)? }
+        if self.docker {
+            image.write_docker(&self.file)?
+        } else {
+            image.write_oci(&self.file)?
+        }
         println!("{} holds {}", self.file.display(), image.reference());
         Ok(())
     }

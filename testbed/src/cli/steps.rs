@@ -10,7 +10,10 @@ use owo_colors::{OwoColorize as _, Stream};
 const FRAME: Duration = Duration::from_millis(80);
 
 /// Does `work` under the given headline; its value is what the done step says about itself.
-pub async fn step<T>(headline: &str, work: impl AsyncFnOnce(&ProgressBar) -> Result<(T, String)>) -> Result<T> {
+pub async fn step<T>(
+    headline: &str,
+    work: impl AsyncFnOnce(&ProgressBar) -> Result<(T, String)>,
+) -> Result<T> {
     let bar = ProgressBar::new_spinner().with_message(headline.to_owned());
     if let Ok(style) = ProgressStyle::with_template("  {spinner:.cyan} {msg}") {
         bar.set_style(style);
@@ -34,7 +37,11 @@ pub async fn step<T>(headline: &str, work: impl AsyncFnOnce(&ProgressBar) -> Res
 
 fn mark(text: &str, good: bool) -> String {
     let painted = text.if_supports_color(Stream::Stdout, |text| {
-        if good { text.style(owo_colors::Style::new().green()) } else { text.style(owo_colors::Style::new().red()) }
+        if good {
+            text.style(owo_colors::Style::new().green())
+        } else {
+            text.style(owo_colors::Style::new().red())
+        }
     });
     painted.to_string()
 }

@@ -80,7 +80,11 @@ impl Up {
         let list = operator.run(&["-c", &capsules, "ps"]).await?;
         println!("\n{}{}", list.stdout, list.stderr);
         println!("{}", bold("Go on with"));
-        let own = if operator.is_own() { String::new() } else { format!("FLEETCTL_CONFIG={} ", operator.config().display()) };
+        let own = if operator.is_own() {
+            String::new()
+        } else {
+            format!("FLEETCTL_CONFIG={} ", operator.config().display())
+        };
         let bin = sys::program("fleetctl")?;
         let dir = bin.parent().map(|dir| dir.display().to_string()).unwrap_or_default();
         println!("  {}", code(&format!("export {own}PATH={dir}:$PATH")));
@@ -160,7 +164,10 @@ async fn apply(testbed: &Testbed, operator: &Operator, manifests: &Path) -> Resu
     );
     step("applying manifests", async |_| {
         let capsules = names(testbed).join(",");
-        operator.run(&["-c", &capsules, "apply", "-f", &manifests.display().to_string(), "--wait"]).await?.ok()?;
+        operator
+            .run(&["-c", &capsules, "apply", "-f", &manifests.display().to_string(), "--wait"])
+            .await?
+            .ok()?;
         Ok(((), format!("{} applied to every capsule", manifests.display())))
     })
     .await

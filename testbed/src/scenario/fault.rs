@@ -1,12 +1,6 @@
 //! What goes wrong with capsules.
 
-use std::{
-    fs::File,
-    io::Write as _,
-    path::PathBuf,
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{fs::File, io::Write as _, path::PathBuf, sync::PoisonError, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;

@@ -61,8 +61,12 @@ impl FleetBuilder {
         substrate::remove_stale().context("an earlier run left a testbed that cannot be removed")?;
         let name = format!("t{:x}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let nodes = substrate::node_names(self.nodes);
-        let request =
-            Request { dir: Path::new(DIR).join(&name), name, nodes: nodes.clone(), owner: Owner::ThisProgram };
+        let request = Request {
+            dir: Path::new(DIR).join(&name),
+            name,
+            nodes: nodes.clone(),
+            owner: Owner::ThisProgram,
+        };
         let mut testbed = Testbed::ensure(&request)?;
         for (capsule, bytes) in &self.disks {
             testbed.limit_disk(capsule, *bytes)?;

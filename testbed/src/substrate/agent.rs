@@ -70,7 +70,8 @@ impl Testbed {
         let spawned = Process::of(child.id());
         // Reaps it, so that its PID tells the truth as long as this program lives.
         thread::spawn(move || child.wait());
-        spawned.with_context(|| format!("`{shown}` ended at once; its last words are in {}", console.display()))
+        spawned
+            .with_context(|| format!("`{shown}` ended at once; its last words are in {}", console.display()))
     }
 
     /// The agent of a node, which must run.

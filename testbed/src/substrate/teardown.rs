@@ -20,10 +20,12 @@ pub fn remove(record: &Record, state: State) -> Result<()> {
 
     let mut failures = Vec::new();
     let mut step = |result: Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
-    record.helpers.iter().chain(record.nodes.iter().filter_map(|node| node.agent.as_ref())).for_each(|process| {
-        process.signal(Signal::SIGKILL);
-        process.signal(Signal::SIGCONT);
-    });
+    record.helpers.iter().chain(record.nodes.iter().filter_map(|node| node.agent.as_ref())).for_each(
+        |process| {
+            process.signal(Signal::SIGKILL);
+            process.signal(Signal::SIGCONT);
+        },
+    );
     step(process::kill_all(&inodes, &record.dir, KILL_LIMIT));
     step(disk::unmount_below(&record.dir));
     step(disk::free_loops_below(&record.dir));

@@ -22,7 +22,8 @@ pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// The kernel writes blanks and backslashes in octal (proc(5)).
 fn unescape(text: &str) -> PathBuf {
-    let plain = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    let plain =
+        text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     PathBuf::from(plain)
 }
 

@@ -41,7 +41,11 @@ pub fn has_address(name: &str, interface: &str, address: &str) -> bool {
 /// Destinations that this process' own namespace has a route to, IPv4.
 pub fn routed() -> Result<Vec<String>> {
     let routes = run(Command::new("ip").args(["-4", "route", "show", "table", "all"]), "")?;
-    Ok(routes.lines().filter_map(|line| line.split(' ').find(|word| word.contains('.'))).map(String::from).collect())
+    Ok(routes
+        .lines()
+        .filter_map(|line| line.split(' ').find(|word| word.contains('.')))
+        .map(String::from)
+        .collect())
 }
 
 /// Replaces the nftables rules named in `rules` inside the namespace, in one transaction.

@@ -62,7 +62,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
 /// Writes a file as a whole or not at all.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let dir = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(dir).with_context(|| format!("cannot write in {}", dir.display()))?;
     file.write_all(content)?;
     file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
