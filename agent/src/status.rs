@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::{runtime::RuntimeError, store::StoreError};
+use crate::{image::ImageError, runtime::RuntimeError, store::StoreError};
 
 /// The error and all its sources, joined by ": ".
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -34,5 +34,33 @@ impl From<RuntimeError> for Status {
             RuntimeError::Engine { .. } => Code::Internal,
         };
         Self::new(code, chain(&error))
+    }
+}
+
+impl From<ImageError> for Status {
+    fn from(error: ImageError) -> Self {
+        Self::new(image_code(&error), chain(&error))
+    }
+}
+
+fn image_code(error: &ImageError) -> Code {
+    match error {
+        ImageError::Reference { .. }
+        | ImageError::Archive(_)
+        | ImageError::Malformed { .. }
+        | ImageError::NoPlatform { .. } => Code::InvalidArgument,
+        ImageError::NotFound(_) | ImageError::NoSuchTag { .. } => Code::NotFound,
+        // Not Unauthenticated: the caller's own credentials are right.
+        ImageError::Unauthorized { .. } | ImageError::InUse { .. } | ImageError::Config { .. } => {
+            Code::FailedPrecondition
+        }
+        ImageError::Registry { .. } | ImageError::Network { .. } => Code::Unavailable,
+        ImageError::Digest { .. } => Code::DataLoss,
+        ImageError::DiskFull { .. } => Code::ResourceExhausted,
+        ImageError::Engine { code: Code::Unavailable, .. } | ImageError::Store(StoreError::Closed) => {
+            Code::Unavailable
+        }
+        ImageError::Engine { .. } | ImageError::Store(_) => Code::Internal,
+        ImageError::Shared(inner) => image_code(inner),
     }
 }
