@@ -12,6 +12,8 @@ mod display;
 mod duration;
 mod key;
 mod label;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 mod name;
 mod size;
 mod time;
