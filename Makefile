@@ -2,7 +2,9 @@
 SHELL := bash
 NODES ?= 3
 CARGO ?= cargo
-BIN := target/release
+# PROFILE=dev builds faster and runs slower.
+PROFILE ?= release
+BIN := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 
 .PHONY: help setup build up down check fmt lint deny test fuzz bench docs clean-fleet
@@ -14,7 +16,7 @@ setup:
 	@scripts/setup
 
 up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, show the fleet
-	@$(CARGO) build --release --quiet --bins
+	@$(CARGO) build --profile $(PROFILE) --quiet --bins
 	@$(BIN)/testbed up --substrate netns --nodes $(NODES)
 
 down: ## stop that fleet and remove every trace of it
@@ -39,5 +41,5 @@ test: setup ## every test: unit, property, scenario (needs root), a minute of fu
 
 bench: ## measure against peers in one interleaved run
 	@scripts/setup bench
-	@$(CARGO) build --release --quiet --bins
+	@$(CARGO) build --profile $(PROFILE) --quiet --bins
 	@$(BIN)/testbed bench
