@@ -30,7 +30,7 @@ impl From<RuntimeError> for Status {
         let code = match error {
             RuntimeError::Unavailable(_) => Code::Unavailable,
             RuntimeError::NotFound(..) => Code::NotFound,
-            RuntimeError::Invalid(_) => Code::InvalidArgument,
+            RuntimeError::Invalid(_) | RuntimeError::Command { .. } => Code::InvalidArgument,
             RuntimeError::Engine { .. } => Code::Internal,
         };
         Self::new(code, chain(&error))

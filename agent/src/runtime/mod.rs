@@ -208,6 +208,14 @@ pub enum RuntimeError {
     /// The spec cannot run: a missing user, a command that is not there.
     #[error("{0}")]
     Invalid(String),
+    /// The command is not there (127) or cannot be run (126), codes as a shell's.
+    #[error("{message}")]
+    Command {
+        /// Exit code for who asked for the command.
+        code: u32,
+        /// What was attempted, and why it failed.
+        message: String,
+    },
     /// Anything else that the engine said.
     #[error("{attempt}: {message}")]
     Engine {
@@ -221,6 +229,6 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Invalid(_))
+        !matches!(self, Self::Invalid(_) | Self::Command { .. })
     }
 }

@@ -1,0 +1,101 @@
+//! Which cgroup hierarchy the host has, and what the kernel counts in it.
+
+use std::{fs, path::PathBuf};
+
+/// Where the controllers are mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cgroups {
+    /// One hierarchy for all.
+    Unified {
+        /// Its mount point.
+        root: PathBuf,
+    },
+    /// A hierarchy per controller; also hybrid hosts, where some stand in a unified one.
+    Legacy {
+        /// Mount point of the memory controller, where there is one.
+        memory: Option<PathBuf>,
+    },
+}
+
+impl Cgroups {
+    pub(super) fn probe() -> Self {
+        Self::parse(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+    }
+
+    /// Reads lines as in /proc/self/mounts.
+    fn parse(mounts: &str) -> Self {
+        let mut unified = None;
+        let mut legacy = false;
+        let mut memory = None;
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
+            match kind {
+                "cgroup2" => unified = unified.or(Some(PathBuf::from(at))),
+                "cgroup" => {
+                    legacy = true;
+                    if options.split(',').any(|option| option == "memory") {
+                        memory = memory.or(Some(PathBuf::from(at)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        match unified {
+            Some(root) if !legacy => Self::Unified { root },
+            _ => Self::Legacy { memory },
+        }
+    }
+
+    pub(super) fn is_unified(&self) -> bool {
+        matches!(self, Self::Unified { .. })
+    }
+
+    /// Whether swap can be limited; writing the limit fails where it cannot.
+    pub(super) fn limits_swap(&self) -> bool {
+        match self {
+            Self::Unified { .. } => std::path::Path::new("/proc/swaps").exists(),
+            Self::Legacy { memory: Some(root) } => root.join("memory.memsw.limit_in_bytes").exists(),
+            Self::Legacy { memory: None } => false,
+        }
+    }
+
+    /// How many processes of a cgroup the kernel killed for memory. The counter lives as long as
+    /// the cgroup, so unlike an event it cannot be missed.
+    pub(super) fn oom_kills(&self, cgroup: &str) -> u64 {
+        let file = match self {
+            Self::Unified { root } => root.join(cgroup).join("memory.events"),
+            Self::Legacy { memory: Some(root) } => root.join(cgroup).join("memory.oom_control"),
+            Self::Legacy { memory: None } => return 0,
+        };
+        parse_oom_kills(&fs::read_to_string(file).unwrap_or_default())
+    }
+}
+
+fn parse_oom_kills(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_hosts_are_legacy_and_unified_ones_are_not() {
+        let legacy = "cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n";
+        let unified = "cgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0\n";
+        let memory = Some(PathBuf::from("/sys/fs/cgroup/memory"));
+        assert_eq!(Cgroups::parse(&format!("{legacy}{unified}")), Cgroups::Legacy { memory });
+        assert_eq!(Cgroups::parse(unified), Cgroups::Unified { root: "/sys/fs/cgroup".into() });
+    }
+
+    #[test]
+    fn the_kill_counter_is_read_from_either_hierarchy() {
+        assert_eq!(parse_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(parse_oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(parse_oom_kills(""), 0);
+    }
+}
