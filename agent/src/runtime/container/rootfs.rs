@@ -23,7 +23,8 @@ const LEFTOVER_PREFIX: &str = "rootfs-";
 /// Mounts a snapshot at `target`, which exists.
 pub(super) fn mount_snapshot(mounts: &[Mount], target: &Path) -> Result<(), RuntimeError> {
     for step in mounts {
-        mount_one(step, target).map_err(|error| io_error("mount the root of the workload at", target, &error))?;
+        mount_one(step, target)
+            .map_err(|error| io_error("mount the root of the workload at", target, &error))?;
     }
     Ok(())
 }

@@ -73,8 +73,12 @@ impl Containerd {
 
     pub(super) async fn send_signal(&self, name: &Name, signal: i32, whom: Whom) -> Result<(), RuntimeError> {
         let all = whom == Whom::All;
-        let kill =
-            KillRequest { container_id: name.to_string(), signal: signal as u32, all, ..KillRequest::default() };
+        let kill = KillRequest {
+            container_id: name.to_string(),
+            signal: signal as u32,
+            all,
+            ..KillRequest::default()
+        };
         match self.tasks().kill(request(kill)).await {
             Ok(_) => Ok(()),
             // The task is unknown, or known and ended; then there is nothing to do.

@@ -14,8 +14,8 @@ use super::{Containerd, testing};
 use crate::{
     image::ImageInfo,
     runtime::{
-        Access, BindMount, ExecProcess, ExecSpec, Exit, Runtime, RuntimeError, RuntimeEvent, Setup, TaskState,
-        Whom,
+        Access, BindMount, ExecProcess, ExecSpec, Exit, Runtime, RuntimeError, RuntimeEvent, Setup,
+        TaskState, Whom,
     },
 };
 
@@ -137,7 +137,8 @@ fn engine_pid(dir: &Path) -> u32 {
 }
 
 fn kill(pid: u32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
 }
 
 #[tokio::test]
@@ -217,7 +218,8 @@ async fn root_signals_and_memory_limits_show_in_the_exit() {
     assert_eq!((exit.code, exit.oom_killed), (137, false));
 
     let resources = Some(v1::Resources { memory_mib: 16, ..v1::Resources::default() });
-    let hungry = v1::ContainerSpec { resources, ..shell("exec dd if=/dev/zero of=/dev/null bs=200M count=1") };
+    let hungry =
+        v1::ContainerSpec { resources, ..shell("exec dd if=/dev/zero of=/dev/null bs=200M count=1") };
     let (exit, _) = bed.output("hungry", hungry).await;
     assert_eq!((exit.code, exit.oom_killed), (137, true));
     bed.close().await;
@@ -259,7 +261,9 @@ async fn root_isolation_is_what_docker_users_expect() {
         read_only_rootfs: true,
         resources: Some(v1::Resources { pids_max: 5, ..v1::Resources::default() }),
         working_dir: "/made/here".into(),
-        ..shell("grep CapEff /proc/self/status; touch /x 2>&1; for i in 1 2 3 4 5 6 7; do sleep 1 & done 2>&1; pwd")
+        ..shell(
+            "grep CapEff /proc/self/status; touch /x 2>&1; for i in 1 2 3 4 5 6 7; do sleep 1 & done 2>&1; pwd",
+        )
     };
     let (_, out) = bed.output("closed", spec.clone()).await;
     assert!(out.contains("CapEff:\t0000000000001000") && out.contains("Read-only file system"), "{out}");
@@ -271,8 +275,10 @@ async fn root_isolation_is_what_docker_users_expect() {
         host_ipc: true,
         host_mount: true,
         network_mode: v1::NetworkMode::Host.into(),
-        ..shell("mount -t tmpfs none /mnt && grep -q proc /host/proc/mounts && touch /host/x 2>&1; ls /dev/loop-control; \
-                 grep Seccomp: /proc/self/status")
+        ..shell(
+            "mount -t tmpfs none /mnt && grep -q proc /host/proc/mounts && touch /host/x 2>&1; ls /dev/loop-control; \
+                 grep Seccomp: /proc/self/status",
+        )
     };
     let mut spec = spec;
     spec.command[2].insert_str(0, "mkdir -p /mnt; ");

@@ -82,7 +82,11 @@ struct Entry<'a> {
 fn find_user<'a>(wanted: &str, passwd: &'a str) -> Option<Entry<'a>> {
     let parse = |line: &'a str| {
         let fields: Vec<&str> = line.split(':').collect();
-        Some(Entry { name: fields.first()?, uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
+        Some(Entry {
+            name: fields.first()?,
+            uid: fields.get(2)?.parse().ok()?,
+            gid: fields.get(3)?.parse().ok()?,
+        })
     };
     let entries = || passwd.lines().filter_map(parse);
     let uid = wanted.parse::<u32>();
@@ -127,7 +131,8 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/:/bin/false\n7:x:77:78::/:\nbroken\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/:/bin/false\n7:x:77:78::/:\nbroken\n"
+                .into(),
             group: "root:x:0:root\nwheel:x:10:root,web\nlog:x:20:web\nweb:x:102:web\n".into(),
         }
     }

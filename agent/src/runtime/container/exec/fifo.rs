@@ -140,11 +140,16 @@ impl Stdin {
     }
 
     fn close(&mut self) {
-        let (Some(pipe), Ok(runtime)) = (self.pipe.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (Some(pipe), Ok(runtime)) = (self.pipe.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
         let handle = self.handle.clone();
         runtime.spawn(async move {
-            let close =
-                CloseIoRequest { container_id: handle.name.to_string(), exec_id: handle.id.clone(), stdin: true };
+            let close = CloseIoRequest {
+                container_id: handle.name.to_string(),
+                exec_id: handle.id.clone(),
+                stdin: true,
+            };
             let _ = handle.tasks.clone().close_io(request(close)).await;
             // Ours last: what is in the pipe is lost when nobody has it open.
             drop(pipe);

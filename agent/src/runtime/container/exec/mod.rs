@@ -218,7 +218,9 @@ impl ExecProcess for Exec {
         match outcome {
             Some(Ok(exit)) => Ok(exit),
             Some(Err(message)) => Err(RuntimeError::Engine { attempt: attempt(), message }),
-            None => Err(RuntimeError::Engine { attempt: attempt(), message: "the agent is stopping".to_owned() }),
+            None => {
+                Err(RuntimeError::Engine { attempt: attempt(), message: "the agent is stopping".to_owned() })
+            }
         }
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn mounts(setup: &Setup) -> Vec<Value> {
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", system]),
     ];
     if spec.host_ipc {
-        let shared = ["/dev/shm", "/dev/mqueue"].into_iter().filter(|path| std::path::Path::new(path).exists());
+        let shared =
+            ["/dev/shm", "/dev/mqueue"].into_iter().filter(|path| std::path::Path::new(path).exists());
         mounts.extend(shared.map(|path| mount(path, "bind", path, &["rbind", "nosuid", "noexec", "nodev"])));
     } else {
         mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &plain));

@@ -90,9 +90,11 @@ const BY_CAPABILITY: [(&str, &str); 13] = [
 pub(super) fn profile(granted: &CapabilitySet) -> Value {
     let mut rules = vec![allow(ALWAYS), allow(MACHINE.0)];
     rules.push(allow_if("socket", &json!([{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE"}])));
-    rules.extend(PERSONALITIES.map(|value| {
-        allow_if("personality", &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]))
-    }));
+    rules.extend(
+        PERSONALITIES.map(|value| {
+            allow_if("personality", &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]))
+        }),
+    );
     rules.extend(
         BY_CAPABILITY.iter().filter(|(name, _)| granted.contains(name)).map(|(_, names)| allow(names)),
     );
