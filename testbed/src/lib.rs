@@ -8,6 +8,7 @@
 //! - [`cli`]: the `testbed` command;
 //! - [`sys`]: the kernel and its tools.
 
+pub mod bench;
 pub mod cli;
 pub mod fixtures;
 pub mod registry;

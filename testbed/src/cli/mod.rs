@@ -1,5 +1,6 @@
 //! The `testbed` command; one file per subcommand.
 
+mod bench;
 mod down;
 mod image;
 mod status;
@@ -27,6 +28,8 @@ enum Command {
     Down(down::Down),
     /// Which fleets are there, and what runs of them
     Status(status::Status),
+    /// Measure against peers, in one interleaved run
+    Bench(bench::BenchArgs),
     /// Write a fixture image as an archive
     Image(image::ImageArgs),
 }
@@ -63,6 +66,7 @@ impl Cli {
             Command::Up(up) => runtime()?.block_on(up.run()),
             Command::Down(down) => down.run(),
             Command::Status(status) => status.run(),
+            Command::Bench(bench) => runtime()?.block_on(bench.run()),
             Command::Image(image) => image.run(),
         }
     }

@@ -1,10 +1,6 @@
 //! One capsule of a fleet: what an operator does with it, and what may happen to it.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -110,6 +106,17 @@ impl<'a> Capsule<'a> {
         self.wait_phase(name, "PHASE_RUNNING").await
     }
 
+    /// Deletes a workload and waits until it is gone.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.fleetctl(&["workload", "delete", name]).await?.ok()?;
+        eventually(SETTLE_LIMIT, async || {
+            let got = self.fleetctl(&["workload", "get", name]).await?;
+            ensure!(got.code != 0, "{name} is still there: {}", got.stdout);
+            Ok(())
+        })
+        .await
+    }
+
     /// Runs a command inside a workload.
     pub async fn exec(&self, name: &str, command: &[&str]) -> Result<Output> {
         let words: Vec<&str> = ["exec", name, "--"].iter().chain(command).copied().collect();
@@ -147,13 +154,6 @@ impl<'a> Capsule<'a> {
     /// Every process that lives on it.
     pub fn processes(&self) -> std::collections::BTreeSet<Process> {
         self.fleet.testbed().processes(&self.name)
-    }
-
-    /// How long `look` takes to hold.
-    pub async fn time_until(&self, name: &str, phase: &str) -> Result<Duration> {
-        let started = Instant::now();
-        self.wait_phase(name, phase).await?;
-        Ok(started.elapsed())
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -32,16 +32,22 @@ struct Stat {
     state: char,
     parent: u32,
     start_ticks: u64,
+    cpu_ticks: u64,
 }
+
+/// Ticks a second in `/proc` (USER_HZ), the same on every architecture that Linux runs today.
+const TICKS_PER_SECOND: u64 = 100;
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field may hold spaces and parentheses; only the last one closes it.
     let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    let number = |at: usize| fields.get(at)?.parse().ok();
     Some(Stat {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
-        start_ticks: fields.get(19)?.parse().ok()?,
+        start_ticks: number(19)?,
+        cpu_ticks: number(11)? + number(12)?,
     })
 }
 
@@ -67,6 +73,20 @@ impl Process {
             // Gone between the two: what was wanted of it is so.
             let _ = kill(Pid::from_raw(self.pid as i32), signal);
         }
+    }
+
+    /// CPU time it has used, in user and kernel, to the hundredth of a second.
+    pub fn cpu_time(self) -> Result<Duration> {
+        let ticks = stat(self.pid).context("the process is gone")?.cpu_ticks;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Memory it has resident.
+    pub fn resident_bytes(self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the process is gone")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.split_whitespace().next().context("no VmRSS")?.parse().context("no VmRSS")?;
+        Ok(kib * 1024)
     }
 
     /// Waits until it is gone; whether it is.

@@ -1,0 +1,72 @@
+//! What is fast is measured, beside a peer, in the same run.
+//!
+//! - [`race`]: contestants take turns, so that a busy minute hurts all of them alike;
+//! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
+//! - [`peer`]: what else does the job: `ctr`, podman, ssh;
+//! - one file per bench: [`start`], [`many`], [`info`], [`idle`], [`push`].
+
+mod idle;
+mod info;
+mod many;
+pub mod peer;
+mod push;
+pub mod race;
+pub mod report;
+mod start;
+pub mod stats;
+
+use anyhow::{Result, bail};
+
+use self::report::Row;
+
+/// A bench by name.
+pub struct Bench {
+    /// On the command line.
+    pub name: &'static str,
+    /// What it measures, in a line.
+    pub about: &'static str,
+    run: fn(Effort) -> futures_util::future::LocalBoxFuture<'static, Result<Vec<Row>>>,
+}
+
+/// How many rounds a bench takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Enough for a p95.
+    Full,
+    /// Enough to see that it works.
+    Quick,
+}
+
+impl Effort {
+    /// Rounds to run where a full run takes `full`.
+    pub fn rounds(self, full: usize) -> usize {
+        if self == Self::Full { full } else { full.min(2) }
+    }
+}
+
+/// Every bench, in the order in which they run.
+pub const ALL: &[Bench] = &[
+    Bench { name: "start", about: "apply to Running of one container", run: |e| Box::pin(start::run(e)) },
+    Bench { name: "many", about: "50 containers applied at once", run: |e| Box::pin(many::run(e)) },
+    Bench { name: "push", about: "an image archive into a capsule", run: |e| Box::pin(push::run(e)) },
+    Bench { name: "idle", about: "what an idle agent costs", run: |e| Box::pin(idle::run(e)) },
+    Bench { name: "info", about: "one question to 32 capsules", run: |e| Box::pin(info::run(e)) },
+];
+
+/// Runs the benches of these names, all where there is none, and tells of each as it is done.
+pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {
+    if let Some(name) = names.iter().find(|name| !ALL.iter().any(|bench| bench.name == name.as_str())) {
+        let known: Vec<_> = ALL.iter().map(|bench| bench.name).collect();
+        bail!("there is no bench {name}; there are {}", known.join(", "));
+    }
+    let mut rows = Vec::new();
+    for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
+        eprintln!("{}: {} …", bench.name, bench.about);
+        match (bench.run)(effort).await {
+            Ok(measured) => rows.extend(measured),
+            // The others are worth their time all the same.
+            Err(error) => rows.push(Row::failed(bench.name, &format!("{error:#}"))),
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,38 @@
+//! `testbed bench`.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::bench::{self, Effort, report};
+
+/// Measure against peers, in one interleaved run.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Only these; all where none is named
+    names: Vec<String>,
+    /// Two rounds each: enough to see that they work
+    #[arg(long)]
+    quick: bool,
+    /// List them
+    #[arg(long)]
+    list: bool,
+    /// End with an error where a figure exceeds its limit
+    #[arg(long)]
+    strict: bool,
+}
+
+impl BenchArgs {
+    pub async fn run(self) -> Result<()> {
+        if self.list {
+            bench::ALL.iter().for_each(|bench| println!("{:<10} {}", bench.name, bench.about));
+            return Ok(());
+        }
+        let rows = bench::run(&self.names, if self.quick { Effort::Quick } else { Effort::Full }).await?;
+        println!("{}", report::markdown(&rows));
+        let exceeded = rows.iter().filter(|row| !row.is_kept()).count();
+        if self.strict && exceeded > 0 {
+            bail!("{exceeded} figures exceed their limits or could not be measured");
+        }
+        Ok(())
+    }
+}
