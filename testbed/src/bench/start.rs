@@ -19,7 +19,7 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     let ctr = Ctr::start(&fleet).await?;
     let [_, echo] = fixtures::ensure_archives(&fleet.dir().join("images"))?;
     ctr.import(&echo).await?;
-    let podman = Podman::new(&fleet);
+    let podman = Podman::new(&fleet)?;
     if let Some(podman) = &podman {
         podman.load(&echo).await?;
     }

@@ -10,6 +10,12 @@ use tokio::process::Command;
 
 use crate::{scenario::Fleet, sys::netns};
 
+/// What it leaves at the root of each hierarchy.
+const CGROUPS: [&str; 2] = ["libpod_parent", "conmon"];
+
+/// podman's own defaults exceed what a host may allow.
+const LIMITS: [&str; 2] = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
+
 /// podman with storage of its own.
 #[derive(Clone, Debug)]
 pub struct Podman {
@@ -19,9 +25,14 @@ pub struct Podman {
 
 impl Podman {
     /// Where it is installed. It runs in the fleet's hub: its bridge and rules go with the fleet.
-    pub fn new(fleet: &Fleet) -> Option<Self> {
-        let namespace = fleet.testbed().plan().hub();
-        super::is_installed("podman").then(|| Self { dir: fleet.dir().join("podman"), namespace })
+    pub fn new(fleet: &Fleet) -> Result<Option<Self>> {
+        if !super::is_installed("podman") {
+            return Ok(None);
+        }
+        let mut testbed = fleet.testbed();
+        testbed.record.cgroups.extend(CGROUPS.map(String::from));
+        testbed.record.save()?;
+        Ok(Some(Self { dir: testbed.record.dir.join("podman"), namespace: testbed.plan().hub() }))
     }
 
     /// Loads an archive.
@@ -33,8 +44,8 @@ impl Podman {
     pub async fn start(&self, image: &str, name: &str, port: u16) -> Result<Duration> {
         let started = Instant::now();
         let publish = format!("{port}:8080");
-        let words = ["run", "--detach", "--rm", "--name", name, "--publish", &publish, image];
-        super::run(self.command().args(words)).await?;
+        let words = ["run", "--detach", "--rm", "--name", name, "--publish", &publish];
+        super::run(self.command().args(words).args(LIMITS).arg(image)).await?;
         Ok(started.elapsed())
     }
 
