@@ -24,7 +24,8 @@ async fn published_ports_answer_everybody_and_are_gone_with_their_workload() -> 
     a.apply(&echo("web", PORTS)).await?;
     ensure!(fleet.expect_reachable("web@a", 8080).await?.contains("web"));
     let raw = fleet.address("web@a", 7000)?;
-    tokio::task::spawn_blocking(move || tcp_echo(raw, b"hello").and_then(|()| udp_echo(raw, b"hello"))).await??;
+    tokio::task::spawn_blocking(move || tcp_echo(raw, b"hello").and_then(|()| udp_echo(raw, b"hello")))
+        .await??;
     let web = fleet.address("web@a", 8080)?;
     for capsule in ["a", "b"] {
         fleet.from_capsule(capsule, move || http_get(web, "/")).await?;
@@ -94,8 +95,12 @@ async fn ports_answer_while_the_agent_is_dead() -> Result<()> {
 async fn a_capsule_that_is_cut_off_is_a_row_with_its_error() -> Result<()> {
     let fleet = Fleet::builder(3).without_images().start().await?;
     fleet.capsule("b").partition()?;
-    let some = fleet.fleetctl(&["--all", "--connect-timeout", "2s", "capsule", "info"]).await?.expect_code(3)?;
-    ensure!(["a ", "b ", "c "].iter().all(|name| some.stdout.lines().any(|line| line.starts_with(name))), "{some:?}");
+    let some =
+        fleet.fleetctl(&["--all", "--connect-timeout", "2s", "capsule", "info"]).await?.expect_code(3)?;
+    ensure!(
+        ["a ", "b ", "c "].iter().all(|name| some.stdout.lines().any(|line| line.starts_with(name))),
+        "{some:?}"
+    );
     let none = fleet.fleetctl(&["-c", "b", "--connect-timeout", "2s", "capsule", "info"]).await?;
     ensure!(none.code == 1, "{none:?}");
     fleet.capsule("b").heal()?;

@@ -101,7 +101,8 @@ async fn exec_passes_streams_and_exit_codes_through() -> Result<()> {
     a.apply(&shell("w", FOREVER, "")).await?;
     let output = a.exec("w", &["sh", "-c", "echo out; echo err >&2; exit 42"]).await?.expect_code(42)?;
     ensure!(output.stdout == "out\n" && output.stderr.contains("err\n"), "{output:?}");
-    let cat = a.fleetctl_with(&["exec", "-i", "w", "--", "sha256sum"], &fixtures::noise(1 << 20, 1)).await?.ok()?;
+    let cat =
+        a.fleetctl_with(&["exec", "-i", "w", "--", "sha256sum"], &fixtures::noise(1 << 20, 1)).await?.ok()?;
     let expected = fixtures::image::digest(&fixtures::noise(1 << 20, 1));
     ensure!(format!("sha256:{}", cat.stdout.trim_end_matches("  -\n")) == expected, "{}", cat.stdout);
     let calls = (0..20).map(|at| {
@@ -128,7 +129,8 @@ async fn a_tree_with_links_and_odd_names_comes_back_as_it_went() -> Result<()> {
     let (source, target) = (from.display().to_string(), back.display().to_string());
     a.fleetctl(&["cp", &source, "w:/tree"]).await?.ok()?;
     a.fleetctl(&["cp", "w:/tree", &target]).await?.ok()?;
-    let diff = std::process::Command::new("diff").args(["-r", "--no-dereference", &source, &target]).output()?;
+    let diff =
+        std::process::Command::new("diff").args(["-r", "--no-dereference", &source, &target]).output()?;
     ensure!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
     fleet.passed();
     Ok(())
@@ -142,14 +144,18 @@ async fn a_manifest_that_cannot_work_is_refused_before_anything_changes() -> Res
     a.apply(&shell("first", FOREVER, port)).await?;
     let conflict = a.apply_err(&shell("second", FOREVER, port)).await?;
     ensure!(conflict.contains("first") && conflict.contains("8080"), "{conflict}");
-    let missing = a.apply_err(&shell("third", FOREVER, "  mounts: [{ volumeName: nowhere, mountPath: /x }]\n")).await?;
+    let missing =
+        a.apply_err(&shell("third", FOREVER, "  mounts: [{ volumeName: nowhere, mountPath: /x }]\n")).await?;
     ensure!(missing.contains("nowhere"), "{missing}");
     let both = format!("{}---\n{}", shell("good", FOREVER, ""), shell("bad", FOREVER, port));
     a.apply_err(&both).await?;
     let typo = a.apply_err("kind: Container\nname: w\ncontainer:\n  imagee: x\n").await?;
     ensure!(typo.contains("4:") && typo.contains("image"), "no position and no hint: {typo}");
     let list = a.fleetctl(&["ps", "-o", "json"]).await?.ok()?.stdout;
-    ensure!(["second", "third", "good", "bad"].iter().all(|name| !list.contains(&format!("\"{name}\""))), "{list}");
+    ensure!(
+        ["second", "third", "good", "bad"].iter().all(|name| !list.contains(&format!("\"{name}\""))),
+        "{list}"
+    );
     fleet.passed();
     Ok(())
 }

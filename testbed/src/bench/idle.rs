@@ -23,7 +23,8 @@ const CPU_LIMIT_PERCENT: f64 = 0.2;
 pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(1).await?;
     let capsule = fleet.capsule("a");
-    let manifest = |at| format!("kind: Container\nname: idle-{at}\ncontainer: {{ image: {} }}\n", fixtures::ECHO);
+    let manifest =
+        |at| format!("kind: Container\nname: idle-{at}\ncontainer: {{ image: {} }}\n", fixtures::ECHO);
     let manifests: Vec<String> = (0..WORKLOADS).map(manifest).collect();
     capsule.apply(&manifests.join("---\n")).await?;
     tokio::time::sleep(SETTLE).await;
@@ -39,7 +40,13 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     }
     fleet.passed();
     Ok(vec![
-        Row::against("idle agent, resident", "MiB", &rss, &("its containerd".to_owned(), engine), Limit::Own(RSS_LIMIT_MIB)),
+        Row::against(
+            "idle agent, resident",
+            "MiB",
+            &rss,
+            &("its containerd".to_owned(), engine),
+            Limit::Own(RSS_LIMIT_MIB),
+        ),
         Row::alone("idle agent, CPU of one core", "%", &cpu, Limit::Own(CPU_LIMIT_PERCENT)),
     ])
 }

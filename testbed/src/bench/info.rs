@@ -46,7 +46,13 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     Ok(vec![
         Row::against(&what, "ms", &all[0].1, &all[1], Limit::Ratio(0.1)),
         Row::against(&what, "ms", &all[0].1, &all[2], Limit::Ratio(1.0)),
-        Row::against(&format!("live rows, {DEAD} of {CAPSULES} dead"), "ms", &some[0].1, &alive, Limit::Ratio(1.2)),
+        Row::against(
+            &format!("live rows, {DEAD} of {CAPSULES} dead"),
+            "ms",
+            &some[0].1,
+            &alive,
+            Limit::Ratio(1.2),
+        ),
     ])
 }
 

@@ -34,7 +34,8 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
 
 async fn ours(fleet: &Fleet) -> Result<Duration> {
     let capsule = fleet.capsule("a");
-    let manifest = |at| format!("kind: Container\nname: many-{at}\ncontainer: {{ image: {} }}\n", fixtures::ECHO);
+    let manifest =
+        |at| format!("kind: Container\nname: many-{at}\ncontainer: {{ image: {} }}\n", fixtures::ECHO);
     let manifests: Vec<String> = (0..COUNT).map(manifest).collect();
     let applied = capsule.apply(&manifests.join("---\n")).await?;
     for at in 0..COUNT {
@@ -45,7 +46,9 @@ async fn ours(fleet: &Fleet) -> Result<Duration> {
 
 async fn with_ctr(ctr: &Ctr) -> Result<Duration> {
     let started = Instant::now();
-    let run = |at: usize| async move { ctr.run(fixtures::ECHO, &format!("many-{at}"), &["/echo", "exit", "0"]).await };
+    let run = |at: usize| async move {
+        ctr.run(fixtures::ECHO, &format!("many-{at}"), &["/echo", "exit", "0"]).await
+    };
     stream::iter((0..COUNT).map(run)).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
     Ok(started.elapsed())
 }

@@ -28,7 +28,13 @@ pub struct Row {
 
 impl Row {
     /// `ours` beside what `peer` measured.
-    pub fn against(what: &str, unit: &'static str, ours: &Samples, peer: &(String, Samples), limit: Limit) -> Self {
+    pub fn against(
+        what: &str,
+        unit: &'static str,
+        ours: &Samples,
+        peer: &(String, Samples),
+        limit: Limit,
+    ) -> Self {
         let peer = Some(peer.clone());
         Self { what: what.to_owned(), unit, ours: ours.clone(), peer, limit, error: None }
     }
@@ -41,7 +47,14 @@ impl Row {
     /// A bench that came to nothing.
     pub fn failed(what: &str, error: &str) -> Self {
         let ours = Samples::default();
-        Self { what: what.to_owned(), unit: "", ours, peer: None, limit: Limit::None, error: Some(error.to_owned()) }
+        Self {
+            what: what.to_owned(),
+            unit: "",
+            ours,
+            peer: None,
+            limit: Limit::None,
+            error: Some(error.to_owned()),
+        }
     }
 
     /// Whether it keeps its limit.
@@ -123,7 +136,8 @@ mod tests {
     #[test]
     fn a_row_says_whether_it_keeps_its_limit() {
         let samples = |value: f64| Samples::from_iter([value]);
-        let row = |limit| Row::against("start", "ms", &samples(120.0), &("ctr".into(), samples(100.0)), limit);
+        let row =
+            |limit| Row::against("start", "ms", &samples(120.0), &("ctr".into(), samples(100.0)), limit);
         assert!(row(Limit::Ratio(1.3)).is_kept());
         assert!(!row(Limit::Ratio(1.1)).is_kept());
         assert!(row(Limit::Ratio(1.3)).line().contains("| 1.20 | ≤ 1.3 × ✓ |"));

@@ -42,7 +42,8 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     fleet.passed();
     let limits = [1.3, 0.5];
     let rows = results[1..].iter().zip(limits);
-    let row = |(peer, limit)| Row::against("apply to Running", "ms", &results[0].1, peer, Limit::Ratio(limit));
+    let row =
+        |(peer, limit)| Row::against("apply to Running", "ms", &results[0].1, peer, Limit::Ratio(limit));
     Ok(rows.map(row).collect())
 }
 

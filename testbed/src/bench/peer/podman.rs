@@ -56,12 +56,14 @@ impl Podman {
 
     fn command(&self) -> Command {
         let mut command = Command::from(netns::command(&self.namespace, "podman"));
-        command
-            .arg("--root")
-            .arg(self.dir.join("root"))
-            .arg("--runroot")
-            .arg(self.dir.join("run"))
-            .args(["--storage-driver", "overlay", "--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+        command.arg("--root").arg(self.dir.join("root")).arg("--runroot").arg(self.dir.join("run")).args([
+            "--storage-driver",
+            "overlay",
+            "--runtime",
+            "runc",
+            "--cgroup-manager",
+            "cgroupfs",
+        ]);
         command
     }
 }

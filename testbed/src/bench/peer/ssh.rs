@@ -43,7 +43,8 @@ impl Ssh {
         for name in fleet.names() {
             let mut testbed = fleet.testbed();
             let mut command = netns::command(&testbed.plan().namespace(&name), "/usr/sbin/sshd");
-            let process = testbed.spawn(command.args(["-D", "-e", "-f"]).arg(ssh.dir.join("sshd_config")), "ssh")?;
+            let process =
+                testbed.spawn(command.args(["-D", "-e", "-f"]).arg(ssh.dir.join("sshd_config")), "ssh")?;
             testbed.record.helpers.push(process);
             testbed.record.save()?;
         }
@@ -110,6 +111,7 @@ fn hosts(fleet: &Fleet) -> Result<Vec<String>> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
+    let written =
+        fs::write(path, text).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
     written.with_context(|| format!("cannot write {}", path.display()))
 }
