@@ -14,6 +14,9 @@
 pub mod clock;
 pub mod event;
 pub mod image;
+pub mod network;
 pub mod runtime;
 pub mod status;
 pub mod store;
+pub mod sys;
+pub mod volume;

@@ -2,7 +2,9 @@
 
 use tonic::{Code, Status};
 
-use crate::{image::ImageError, runtime::RuntimeError, store::StoreError};
+use crate::{
+    image::ImageError, network::NetworkError, runtime::RuntimeError, store::StoreError, volume::VolumeError,
+};
 
 /// The error and all its sources, joined by ": ".
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -62,5 +64,34 @@ fn image_code(error: &ImageError) -> Code {
         }
         ImageError::Engine { .. } | ImageError::Store(_) => Code::Internal,
         ImageError::Shared(inner) => image_code(inner),
+
+impl From<VolumeError> for Status {
+    fn from(error: VolumeError) -> Self {
+        let code = match error {
+            VolumeError::Store(error) => return error.into(),
+            VolumeError::NotFound(_) => Code::NotFound,
+            VolumeError::Exists { .. } => Code::AlreadyExists,
+            VolumeError::Size { .. } | VolumeError::Name(_) => Code::InvalidArgument,
+            VolumeError::Shrink { .. }
+            | VolumeError::Claimed { .. }
+            | VolumeError::Named { .. }
+            | VolumeError::Mounted { .. } => Code::FailedPrecondition,
+            VolumeError::Deleting(_) => Code::Unavailable,
+            VolumeError::Io { .. } | VolumeError::Tool { .. } => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<NetworkError> for Status {
+    fn from(error: NetworkError) -> Self {
+        let code = match error {
+            NetworkError::Store(error) => return error.into(),
+            NetworkError::PortTaken { .. } | NetworkError::PortBusy { .. } => Code::FailedPrecondition,
+            NetworkError::Port { .. } | NetworkError::Subnet { .. } => Code::InvalidArgument,
+            NetworkError::AddressesExhausted { .. } | NetworkError::PortsExhausted => Code::ResourceExhausted,
+            _ => Code::Internal,
+        };
+        Self::new(code, chain(&error))
     }
 }

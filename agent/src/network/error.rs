@@ -1,0 +1,124 @@
+//! What can go wrong with the network.
+
+use capsule_proto::Name;
+
+use crate::{store::StoreError, sys::run::RunError};
+
+/// Why a workload's network could not be reserved, made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Another workload has the port.
+    #[error(
+        "workload {workload} cannot have host port {port}/{protocol}: workload {holder} has it. Choose another \
+         hostPort, 0 to have one picked, or delete {holder}"
+    )]
+    PortTaken {
+        /// Who asks.
+        workload: Name,
+        /// Which.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: &'static str,
+        /// Who has it.
+        holder: String,
+    },
+    /// A process on the host has the port.
+    #[error(
+        "host port {port}/{protocol} cannot be listened on; something on the host has it, or {address} is not \
+         one of its addresses. Choose another hostPort, or 0 to have one picked"
+    )]
+    PortBusy {
+        /// Which.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: &'static str,
+        /// Where it would listen.
+        address: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A port or address that is none.
+    #[error("workload {workload} asks for a port that cannot be: {reason}")]
+    Port {
+        /// Who asks.
+        workload: Name,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No address is left.
+    #[error(
+        "the bridge's subnet {subnet} has no address left; delete workloads, or give the capsule a wider one"
+    )]
+    AddressesExhausted {
+        /// Which.
+        subnet: String,
+    },
+    /// No port is left to pick.
+    #[error("no host port is left to pick; name one, or delete workloads")]
+    PortsExhausted,
+    /// A bridge subnet that cannot be used.
+    #[error("{subnet:?} cannot be the bridge's subnet: {reason}")]
+    Subnet {
+        /// As given.
+        subnet: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Every candidate is in use on the host.
+    #[error(
+        "every /24 of 10.0.0.0/8 from 10.88 on overlaps an address or route of this host; give --bridge-subnet"
+    )]
+    NoSubnet,
+    /// A link of the bridge's name belongs to something else.
+    #[error("the host has a link {0} that is not this capsule's; remove it, then start the agent again")]
+    BridgeTaken(String),
+    /// A step in the kernel failed.
+    #[error("cannot {attempt}")]
+    Kernel {
+        /// What was attempted, on what.
+        attempt: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The packet filter's transaction failed.
+    #[error("the packet filter did not take the capsule's table")]
+    Firewall(#[source] std::sync::Arc<RunError>),
+    /// The name service has no socket.
+    #[error(
+        "the name service cannot listen on {address}:53; stop what listens there (or on every address), then \
+         start the agent again"
+    )]
+    Dns {
+        /// The gateway's address.
+        address: std::net::IpAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent is stopping.
+    #[error("the agent is stopping")]
+    Closed,
+}
+
+impl NetworkError {
+    /// Whether the same call may succeed later without anyone changing a spec.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Kernel { .. } | Self::Firewall(_) | Self::Store(_) | Self::Closed)
+    }
+
+    pub(super) fn kernel(attempt: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let attempt = attempt.into();
+        move |source| Self::Kernel { attempt, source }
+    }
+}
+
+impl From<rusqlite::Error> for NetworkError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

@@ -1,0 +1,77 @@
+//! The packet filter. One task owns what is in it; changes that wait together are one transaction.
+
+pub(super) mod ruleset;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use capsule_proto::Name;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    error::NetworkError,
+    layout::{Layout, Member},
+};
+use crate::sys::{nft, run::RunError};
+
+/// Changes that may wait for the task; more make their callers wait.
+const QUEUE: usize = 256;
+
+pub(super) enum Change {
+    Add(Name, Member),
+    Remove(Name),
+    /// Everything anew.
+    Replace(BTreeMap<Name, Member>),
+}
+
+type Outcome = Result<(), Arc<RunError>>;
+type Request = (Change, oneshot::Sender<Outcome>);
+
+/// Where changes go; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Firewall {
+    queue: mpsc::Sender<Request>,
+}
+
+impl Firewall {
+    pub(super) fn start(layout: Arc<Layout>) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(layout, requests));
+        Self { queue }
+    }
+
+    /// Resolves when the kernel has the change. The change stays wanted if it fails, so that the
+    /// next transaction brings it along.
+    pub(super) async fn change(&self, change: Change) -> Result<(), NetworkError> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue.send((change, answer)).await.map_err(|_| NetworkError::Closed)?;
+        outcome.await.map_err(|_| NetworkError::Closed)?.map_err(NetworkError::Firewall)
+    }
+}
+
+async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
+    let mut members = BTreeMap::new();
+    // What the kernel has; `None` while that is unknown.
+    let mut applied: Option<BTreeMap<Name, Member>> = None;
+    let mut batch = Vec::new();
+    while requests.recv_many(&mut batch, QUEUE).await > 0 {
+        let mut answers = Vec::with_capacity(batch.len());
+        for (change, answer) in batch.drain(..) {
+            match change {
+                Change::Add(name, member) => drop(members.insert(name, member)),
+                Change::Remove(name) => drop(members.remove(&name)),
+                Change::Replace(all) => {
+                    members = all;
+                    applied = None;
+                }
+            }
+            answers.push(answer);
+        }
+        let outcome = if applied.as_ref() == Some(&members) {
+            Ok(())
+        } else {
+            nft::apply(&ruleset::render(&layout, &members)).await.map_err(Arc::new)
+        };
+        applied = outcome.is_ok().then(|| members.clone());
+        answers.into_iter().for_each(|answer| drop(answer.send(outcome.clone())));
+    }
+}

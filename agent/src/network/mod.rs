@@ -1,0 +1,281 @@
+//! The network of bridged workloads: bridge, addresses, ports, packet filter, names.
+//!
+//! - `reserve.rs`: addresses and ports, inside the caller's transaction; `table.rs` their rows;
+//! - `subnet.rs`, `port.rs`, `layout.rs`: the arithmetic, pure;
+//! - `plumbing.rs`: bridge and veths by netlink;
+//! - `firewall/`: a task that owns the two nftables tables;
+//! - `dns/`: tasks that answer on the gateway's addresses; `files.rs`: resolv.conf and the like.
+//!
+//! All of it follows from SQLite and from who runs: a killed agent leaves the kernel's part
+//! working, and [`Network::start`] takes it over without a gap.
+
+mod dns;
+mod error;
+mod files;
+mod firewall;
+mod layout;
+mod plumbing;
+mod port;
+mod reserve;
+#[cfg(test)]
+mod root_tests;
+mod subnet;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use capsule_proto::{Name, v1};
+
+pub use error::NetworkError;
+
+use self::{
+    dns::Names,
+    firewall::{Change, Firewall, ruleset},
+    layout::{Layout, Member, bridge_name},
+    plumbing::Bridge,
+    subnet::{Subnet4, Subnet6},
+};
+use crate::{
+    event::{Events, NewEvent},
+    runtime::BindMount,
+    store::Store,
+    sys::nft,
+};
+
+/// What the network must be told.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// UUID of the capsule; names and the bridge's hardware address follow from it.
+    pub capsule_id: String,
+    /// Files for workloads are written below its `network/`.
+    pub state_dir: PathBuf,
+    /// Where the bridge is to be, in CIDR form; used at the first start. Chosen when absent.
+    pub bridge_subnet: Option<String>,
+    /// The host's resolver configuration: `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+/// What a bridged workload has been given; it keeps it until it is deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// Its other address.
+    pub ipv6: Ipv6Addr,
+    /// Its published ports, with the host port that each has.
+    pub ports: Vec<v1::Port>,
+}
+
+/// The capsule's network; cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: NetworkConfig,
+    store: Store,
+    layout: Arc<Layout>,
+    bridge: Bridge,
+    firewall: Firewall,
+    names: Names,
+}
+
+impl Network {
+    /// Makes the bridge, sets the kernel's parameters, fills the packet filter with the workloads
+    /// that are attached already and starts the name service. Needs root.
+    pub async fn start(config: NetworkConfig, store: Store, events: Events) -> Result<Self, NetworkError> {
+        let layout = Arc::new(settle_subnets(&config, &store, &events).await?);
+        let made = layout.clone();
+        let bridge = blocking(move || plumbing::ensure_bridge(&made)).await?;
+        if !bridge.ipv6 {
+            let text = "this kernel has no IPv6: workloads have IPv4 only";
+            events.emit(NewEvent::new("node", "", "NoIpv6", text).warning());
+        }
+        let names = Names::default();
+        dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
+        let firewall = Firewall::start(layout.clone());
+        let network = Self { inner: Arc::new(Inner { config, store, layout, bridge, firewall, names }) };
+        network.replace_members(network.attached().await?).await?;
+        Ok(network)
+    }
+
+    /// Joins the process' network namespace to the bridge. Resolves when addresses, ports and the
+    /// name work.
+    pub async fn attach(&self, name: &Name, pid: u32, reservation: &Reservation) -> Result<(), NetworkError> {
+        let member = Member::new(&self.inner.layout, reservation);
+        let (layout, bridge, joining) = (self.inner.layout.clone(), self.inner.bridge, member.clone());
+        let attempt = NetworkError::kernel(format!("join workload {name} (process {pid}) to the bridge"));
+        let join = blocking(move || plumbing::join(&layout, bridge, &joining, pid).map_err(attempt));
+        let filter = self.inner.firewall.change(Change::Add(name.clone(), member.clone()));
+        let (joined, filtered) = tokio::join!(join, filter);
+        joined.and(filtered)?;
+        self.inner.names.add(name, member.ipv4, member.ipv6);
+        Ok(())
+    }
+
+    /// Undoes [`Network::attach`]; the addresses stay reserved.
+    pub async fn detach(&self, name: &Name) -> Result<(), NetworkError> {
+        self.inner.names.remove(name);
+        let veth = self.veth_of(name).await?;
+        if let Some(veth) = veth {
+            let attempt = NetworkError::kernel(format!("remove the link {veth} of workload {name}"));
+            blocking(move || plumbing::leave(&veth).map_err(attempt)).await?;
+        }
+        self.inner.firewall.change(Change::Remove(name.clone())).await
+    }
+
+    async fn veth_of(&self, name: &Name) -> Result<Option<String>, NetworkError> {
+        let name = name.clone();
+        let find = move |db: &rusqlite::Connection| Ok(table::host_part(db, &name)?);
+        let host = self.inner.store.read::<_, NetworkError, _>(find).await?;
+        Ok(host.map(|host| self.inner.layout.veth(host)))
+    }
+
+    /// After the agent's start, with the workloads that run and their processes: joins those that
+    /// are not joined, removes what nobody uses.
+    pub async fn restore(&self, running: &[(Name, u32)]) -> Result<(), NetworkError> {
+        let mut members = BTreeMap::new();
+        for (name, pid) in running {
+            let (this, found) = (self.clone(), name.clone());
+            let find = move |db: &rusqlite::Connection| this.reservation(db, &found);
+            let Some(reservation) = self.inner.store.read(find).await? else { continue };
+            let member = Member::new(&self.inner.layout, &reservation);
+            members.insert(name.clone(), member.clone());
+            let (layout, bridge, pid) = (self.inner.layout.clone(), self.inner.bridge, *pid);
+            let joined = blocking(move || {
+                plumbing::join(&layout, bridge, &member, pid).map_err(NetworkError::kernel("join"))
+            });
+            // One that ended meanwhile must not keep the others from their network.
+            if let Err(error) = joined.await {
+                tracing::warn!(%error, workload = %name, "not joined to the bridge again");
+            }
+        }
+        let used: Vec<String> = members.values().map(|member| member.veth.clone()).collect();
+        self.replace_members(members).await?;
+        let layout = self.inner.layout.clone();
+        blocking(move || remove_veths(&layout, &used)).await
+    }
+
+    async fn replace_members(&self, members: BTreeMap<Name, Member>) -> Result<(), NetworkError> {
+        self.inner.names.replace(&members);
+        self.inner.firewall.change(Change::Replace(members)).await
+    }
+
+    /// Who is attached, by the veths that are there.
+    async fn attached(&self) -> Result<BTreeMap<Name, Member>, NetworkError> {
+        let layout = self.inner.layout.clone();
+        let list = move || plumbing::veths(&layout).map_err(NetworkError::kernel("list the host's links"));
+        let veths = blocking(list).await?;
+        let this = self.clone();
+        let find = move |db: &rusqlite::Connection| {
+            let mut members = BTreeMap::new();
+            for (workload, _) in table::host_parts(db)? {
+                let Ok(name) = workload.parse::<Name>() else { continue };
+                let Some(reservation) = this.reservation(db, &name)? else { continue };
+                let member = Member::new(&this.inner.layout, &reservation);
+                if veths.contains(&member.veth) {
+                    members.insert(name, member);
+                }
+            }
+            Ok::<_, NetworkError>(members)
+        };
+        self.inner.store.read(find).await
+    }
+
+    /// Writes resolv.conf, hosts and hostname of a workload and says where to mount them. Without
+    /// a reservation the workload has the host's network and gets the host's resolvers.
+    pub fn resolver_files(
+        &self,
+        name: &Name,
+        reservation: Option<&Reservation>,
+    ) -> Result<Vec<BindMount>, NetworkError> {
+        let NetworkConfig { state_dir, resolv_conf, .. } = &self.inner.config;
+        files::write(&state_dir.join("network"), resolv_conf, &self.inner.layout, name, reservation)
+    }
+
+    /// The bridge's prefixes, in CIDR form.
+    pub fn subnets(&self) -> (String, String) {
+        (self.inner.layout.subnet4.to_string(), self.inner.layout.subnet6.to_string())
+    }
+
+    /// Removes bridge, veths and tables; `start` makes them again.
+    pub async fn teardown(&self) -> Result<(), NetworkError> {
+        let failed = |error| NetworkError::Firewall(Arc::new(error));
+        nft::apply(&ruleset::removal(&self.inner.layout)).await.map_err(failed)?;
+        let layout = self.inner.layout.clone();
+        blocking(move || {
+            remove_veths(&layout, &[])?;
+            plumbing::leave(&layout.bridge).map_err(NetworkError::kernel("remove the bridge"))
+        })
+        .await
+    }
+}
+
+fn remove_veths(layout: &Layout, except: &[String]) -> Result<(), NetworkError> {
+    let attempt = || NetworkError::kernel("remove links that no workload uses");
+    let all = plumbing::veths(layout).map_err(attempt())?;
+    all.iter()
+        .filter(|veth| !except.contains(veth))
+        .try_for_each(|veth| plumbing::leave(veth))
+        .map_err(attempt())
+}
+
+/// The stored subnets, or at the first start new ones that are stored.
+async fn settle_subnets(
+    config: &NetworkConfig,
+    store: &Store,
+    events: &Events,
+) -> Result<Layout, NetworkError> {
+    let bridge = bridge_name(&config.capsule_id);
+    let list = move || plumbing::taken(&bridge).map_err(NetworkError::kernel("list the host's routes"));
+    let taken = blocking(list).await?;
+    let stored = store.read(|db| Ok::<_, NetworkError>(table::subnets(db)?)).await?;
+    let asked = config.bridge_subnet.as_deref().map(str::parse::<Subnet4>).transpose()?;
+    let (four, six) = match stored {
+        Some((four, six)) => (four.parse()?, six.parse()?),
+        None => store_subnets(asked, &taken, store).await?,
+    };
+    if let Some((address, prefix)) = conflict(&four, &taken) {
+        let text = format!(
+            "the bridge's subnet {four} overlaps {address}/{prefix} of this host: some hosts cannot be reached from workloads"
+        );
+        events.emit(NewEvent::new("node", "", "SubnetConflict", text).warning());
+    }
+    if asked.is_some_and(|asked| asked != four) {
+        let text = format!("--bridge-subnet is not used: the capsule has had {four} since its first start");
+        events.emit(NewEvent::new("node", "", "SubnetKept", text).warning());
+    }
+    Ok(Layout::new(&config.capsule_id, four, six))
+}
+
+async fn store_subnets(
+    asked: Option<Subnet4>,
+    taken: &[(IpAddr, u8)],
+    store: &Store,
+) -> Result<(Subnet4, Subnet6), NetworkError> {
+    let four = asked.or_else(|| Subnet4::choose(taken)).ok_or(NetworkError::NoSubnet)?;
+    let six = Subnet6::from_global_id(rand::random());
+    let work = move |tx: &rusqlite::Transaction<'_>| {
+        Ok::<_, NetworkError>(table::set_subnets(tx, &four.to_string(), &six.to_string())?)
+    };
+    store.write(work).await?;
+    Ok((four, six))
+}
+
+fn conflict(subnet: &Subnet4, taken: &[(IpAddr, u8)]) -> Option<(IpAddr, u8)> {
+    taken.iter().copied().find(|(address, prefix)| *prefix > 0 && subnet.overlaps(*address, *prefix))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(NetworkError::Closed))
+}

@@ -1,0 +1,10 @@
+//! One file per external tool or kernel interface; nothing else runs commands.
+
+pub mod ext4;
+pub mod link;
+pub mod loopdev;
+pub mod mount;
+pub mod netlink;
+pub mod nft;
+pub mod run;
+pub mod sysctl;

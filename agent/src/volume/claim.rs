@@ -1,0 +1,91 @@
+//! Who may use a volume, and its desired size: verbs inside a caller's transaction.
+
+use std::collections::BTreeMap;
+
+use capsule_proto::{Name, v1};
+use rusqlite::Transaction;
+
+use super::{
+    Volumes,
+    error::VolumeError,
+    table::{self, State},
+};
+
+/// The least in which ext4 has room for its journal.
+pub const MIN_SIZE: u64 = 16 << 20;
+/// What a file on ext4 with 4 KiB blocks may hold, with some room left for its map.
+pub const MAX_SIZE: u64 = 15 << 40;
+/// Sizes are rounded up to whole blocks.
+const BLOCK: u64 = 4096;
+
+/// The size that a volume gets when `asked` bytes are wanted.
+pub(super) fn usable_size(asked: u64) -> Result<u64, VolumeError> {
+    if !(MIN_SIZE..=MAX_SIZE).contains(&asked) {
+        return Err(VolumeError::Size { asked, min: MIN_SIZE, max: MAX_SIZE });
+    }
+    Ok(asked.next_multiple_of(BLOCK))
+}
+
+impl Volumes {
+    /// Makes `mounts` this workload's only claims. A read-write claim excludes every other
+    /// workload's.
+    pub fn claim(
+        &self,
+        tx: &Transaction<'_>,
+        workload: &Name,
+        mounts: &[v1::Mount],
+    ) -> Result<(), VolumeError> {
+        table::remove_claims_of(tx, workload)?;
+        for mount in mounts {
+            let volume: Name = mount.volume_name.parse()?;
+            let entry = table::get(tx, &volume)?.ok_or_else(|| VolumeError::NotFound(volume.clone()))?;
+            if entry.state == State::Deleting {
+                return Err(VolumeError::Deleting(volume));
+            }
+            let others = table::claims(tx, &volume)?.into_iter();
+            let mut others = others.filter(|claim| claim.workload != workload.as_str());
+            if let Some(holder) = others.find(|claim| !(claim.read_only && mount.read_only)) {
+                let how = if holder.read_only { "read-only" } else { "read-write" };
+                return Err(VolumeError::Claimed { volume, holder: holder.workload, how });
+            }
+            table::add_claim(tx, &volume, workload, mount.read_only)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets this workload's claims.
+    pub fn unclaim(&self, tx: &Transaction<'_>, workload: &Name) -> Result<(), VolumeError> {
+        Ok(table::remove_claims_of(tx, workload)?)
+    }
+
+    /// Writes down that a volume of this size and labels shall be; [`Volumes::ensure_ready`] makes
+    /// it so. A larger size grows one that exists, a smaller one is refused.
+    pub fn declare(
+        &self,
+        tx: &Transaction<'_>,
+        name: &Name,
+        size_bytes: u64,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<v1::ApplyAction, VolumeError> {
+        let size = usable_size(size_bytes)?;
+        let Some(entry) = table::get(tx, name)? else {
+            table::insert(tx, name, size, labels)?;
+            return Ok(v1::ApplyAction::Created);
+        };
+        if entry.state == State::Deleting {
+            return Err(VolumeError::Deleting(name.clone()));
+        }
+        if size < entry.size {
+            return Err(VolumeError::Shrink { name: name.clone(), actual: entry.size, asked: size });
+        }
+        if size == entry.size && *labels == entry.labels {
+            return Ok(v1::ApplyAction::Unchanged);
+        }
+        table::set_labels(tx, name, labels)?;
+        if size > entry.size {
+            let state = if entry.state == State::Making { State::Making } else { State::Growing };
+            table::set_state(tx, name, size, state)?;
+        }
+        Ok(v1::ApplyAction::Updated)
+    }
+}

@@ -1,0 +1,118 @@
+//! What can go wrong with a volume.
+
+use capsule_proto::{Name, NameError};
+
+use crate::{store::StoreError, sys::run::RunError};
+
+/// Why a volume could not be made, changed or used.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// No such volume.
+    #[error("there is no volume {0}; create it first, or apply its manifest together with the workload")]
+    NotFound(Name),
+    /// It exists with another size.
+    #[error("volume {name} exists with {actual} bytes, not {asked}; resize it, or choose another name")]
+    Exists {
+        /// Which.
+        name: Name,
+        /// Its size.
+        actual: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// Volumes only grow.
+    #[error(
+        "volume {name} has {actual} bytes and cannot shrink to {asked}; make a smaller one and copy the data"
+    )]
+    Shrink {
+        /// Which.
+        name: Name,
+        /// Its size.
+        actual: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// Outside what a file system can be made of.
+    #[error("a volume of {asked} bytes cannot be made; use {min} to {max} bytes")]
+    Size {
+        /// What was asked for.
+        asked: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// Read-write use excludes every other use.
+    #[error(
+        "volume {volume} is used by workload {holder}, {how}; only read-only uses can share a volume. Delete \
+         {holder}, or take the mount out of one of the two"
+    )]
+    Claimed {
+        /// Which.
+        volume: Name,
+        /// The workload that has it.
+        holder: String,
+        /// `read-write` or `read-only`.
+        how: &'static str,
+    },
+    /// A workload's spec names it.
+    #[error("volume {volume} is named by workload {holder}; delete the workload first, or use --force")]
+    Named {
+        /// Which.
+        volume: Name,
+        /// The workload.
+        holder: String,
+    },
+    /// It is mounted now.
+    #[error("volume {volume} is mounted by {by}; stop the workload first")]
+    Mounted {
+        /// Which.
+        volume: Name,
+        /// The workloads.
+        by: String,
+    },
+    /// It is on its way out.
+    #[error("volume {0} is being deleted; try again in a moment")]
+    Deleting(Name),
+    /// A name that is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A step on the host failed.
+    #[error("cannot {attempt} volume {volume}")]
+    Io {
+        /// Which.
+        volume: String,
+        /// A verb: `mount`.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A tool failed.
+    #[error("cannot {attempt} volume {volume}")]
+    Tool {
+        /// Which.
+        volume: Name,
+        /// A verb: `format`.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: RunError,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl VolumeError {
+    /// Whether the same call may succeed later without anyone changing a spec.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Tool { .. } | Self::Store(_) | Self::Deleting(_))
+    }
+}
+
+impl From<rusqlite::Error> for VolumeError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

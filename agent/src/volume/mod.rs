@@ -1,0 +1,179 @@
+//! Volumes: block devices with an ext4 file system that workloads mount.
+//!
+//! ```text
+//!   declare ──▶ making ──▶ ready ◀──▶ growing        every arrow can be walked again after a
+//!                 │           │          │           kill at any instant: start() does
+//!                 └───────────┴──────────┴──▶ deleting ──▶ gone
+//! ```
+//!
+//! - [`store`]: where the blocks are (sparse files behind loop devices);
+//! - `claim.rs`: who may use what, decided inside the caller's transaction;
+//! - `mounting.rs`: the mount below `volumes/mnt`, one for all users of a volume;
+//! - `lifecycle.rs`: making, growing, deleting; `rpc.rs`: the `Volumes` service.
+//!
+//! No task runs here; `workload/` and the service call in. One lock a volume orders what they do.
+
+mod claim;
+mod error;
+mod lifecycle;
+mod mounting;
+pub mod rpc;
+pub mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use capsule_proto::{Name, timestamp, v1};
+
+pub use claim::{MAX_SIZE, MIN_SIZE};
+pub use error::VolumeError;
+pub use lifecycle::Force;
+
+use self::{
+    store::{BlockStore, FileStore},
+    table::{Entry, State},
+};
+use crate::{
+    event::{Events, NewEvent},
+    store::Store,
+    sys::mount,
+};
+
+/// The capsule's volumes; cheap to clone.
+#[derive(Clone)]
+pub struct Volumes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    events: Events,
+    blocks: Arc<dyn BlockStore>,
+    dir: PathBuf,
+    live: Mutex<Live>,
+}
+
+/// What only this run of the agent knows.
+#[derive(Default)]
+struct Live {
+    users: BTreeMap<Name, BTreeSet<Name>>,
+    errors: HashMap<Name, String>,
+    locks: HashMap<Name, Arc<tokio::sync::Mutex<()>>>,
+}
+
+impl Volumes {
+    /// Opens the volumes below `state_dir`; finishes or rolls back what a killed agent left half
+    /// done. One that cannot be finished says so in its `error` and in an event.
+    pub async fn start(state_dir: &Path, store: Store, events: Events) -> Result<Self, VolumeError> {
+        let dir = state_dir.join("volumes");
+        std::fs::create_dir_all(dir.join("mnt")).map_err(|source| VolumeError::Io {
+            volume: format!("directory {}", dir.display()),
+            attempt: "make the",
+            source,
+        })?;
+        // Mountinfo shows paths without links.
+        let dir = dir.canonicalize().unwrap_or(dir);
+        let blocks = Arc::new(FileStore::new(dir.clone()));
+        let inner = Inner { store, events, blocks, dir, live: Mutex::default() };
+        let volumes = Self { inner: Arc::new(inner) };
+        volumes.resume().await?;
+        Ok(volumes)
+    }
+
+    /// Every volume, by name.
+    pub async fn list(&self) -> Result<Vec<v1::Volume>, VolumeError> {
+        let entries = self.inner.store.read(|db| Ok::<_, VolumeError>(table::list(db)?)).await?;
+        Ok(entries.into_iter().map(|entry| self.describe(entry)).collect())
+    }
+
+    /// One of them.
+    pub async fn get(&self, name: &Name) -> Result<v1::Volume, VolumeError> {
+        Ok(self.describe(self.entry(name).await?))
+    }
+
+    async fn entry(&self, name: &Name) -> Result<Entry, VolumeError> {
+        let name = name.clone();
+        let find = move |db: &rusqlite::Connection| table::get(db, &name)?.ok_or(VolumeError::NotFound(name));
+        self.inner.store.read(find).await
+    }
+
+    fn describe(&self, entry: Entry) -> v1::Volume {
+        let Ok(name) = entry.name.parse::<Name>() else {
+            return v1::Volume {
+                name: entry.name,
+                error: "its name is not one".into(),
+                ..Default::default()
+            };
+        };
+        let (mounted_by, failure) = {
+            let live = self.live();
+            let users = live.users.get(&name).into_iter().flatten().map(Name::to_string).collect();
+            (users, live.errors.get(&name).cloned())
+        };
+        let error = failure.unwrap_or_else(|| match entry.state {
+            State::Deleting => "it is being deleted".into(),
+            State::Making => "it is being made".into(),
+            State::Ready | State::Growing => String::new(),
+        });
+        v1::Volume {
+            used_bytes: self.used_bytes(&name),
+            name: entry.name,
+            labels: entry.labels.into_iter().collect(),
+            size_bytes: entry.size,
+            mounted_by,
+            created_at: Some(timestamp(entry.created_at)),
+            backend: self.inner.blocks.kind().into(),
+            filesystem: "ext4".into(),
+            error,
+        }
+    }
+
+    fn used_bytes(&self, name: &Name) -> u64 {
+        let target = self.mount_point(name);
+        if let (Ok(Some(_)), Ok(stat)) =
+            (mount::mounted_at(&target), nix::sys::statvfs::statvfs(target.as_path()))
+        {
+            return stat.blocks().saturating_sub(stat.blocks_free()) * stat.fragment_size();
+        }
+        self.inner.blocks.usage(name).unwrap_or(0)
+    }
+
+    fn mount_point(&self, name: &Name) -> PathBuf {
+        self.inner.dir.join("mnt").join(name.as_str())
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn lock(&self, name: &Name) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = self.live().locks.entry(name.clone()).or_default().clone();
+        lock.lock_owned().await
+    }
+
+    fn emit(&self, name: &Name, reason: &'static str, message: String) {
+        self.inner.events.emit(NewEvent::new("volume", name, reason, message));
+    }
+
+    /// Runs a blocking call on the block store off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        name: &Name,
+        attempt: &'static str,
+        work: impl FnOnce(&dyn BlockStore, &Name) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let (blocks, volume) = (self.inner.blocks.clone(), name.clone());
+        let outcome = tokio::task::spawn_blocking(move || work(&*blocks, &volume)).await;
+        outcome.unwrap_or_else(|panic| Err(std::io::Error::other(panic))).map_err(|source| VolumeError::Io {
+            volume: name.to_string(),
+            attempt,
+            source,
+        })
+    }
+}
