@@ -64,6 +64,8 @@ fn image_code(error: &ImageError) -> Code {
         }
         ImageError::Engine { .. } | ImageError::Store(_) => Code::Internal,
         ImageError::Shared(inner) => image_code(inner),
+    }
+}
 
 impl From<VolumeError> for Status {
     fn from(error: VolumeError) -> Self {

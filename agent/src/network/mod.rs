@@ -86,6 +86,8 @@ struct Inner {
     bridge: Bridge,
     firewall: Firewall,
     names: Names,
+    /// The name service; it ends with the last handle.
+    _dns: tokio::task::JoinSet<()>,
 }
 
 impl Network {
@@ -100,9 +102,10 @@ impl Network {
             events.emit(NewEvent::new("node", "", "NoIpv6", text).warning());
         }
         let names = Names::default();
-        dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
+        let dns = dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
         let firewall = Firewall::start(layout.clone());
-        let network = Self { inner: Arc::new(Inner { config, store, layout, bridge, firewall, names }) };
+        let network =
+            Self { inner: Arc::new(Inner { config, store, layout, bridge, firewall, names, _dns: dns }) };
         network.replace_members(network.attached().await?).await?;
         Ok(network)
     }

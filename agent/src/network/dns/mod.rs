@@ -24,6 +24,7 @@ use nix::sys::socket::{
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -56,13 +57,14 @@ struct Service {
     connections: Arc<Semaphore>,
 }
 
-/// Binds every socket, then serves them for as long as the runtime lives.
+/// Binds every socket, then serves them until the answer is dropped.
 pub(super) fn start(
     layout: &Arc<Layout>,
     ipv6: bool,
     names: Names,
     resolv_conf: PathBuf,
-) -> Result<(), NetworkError> {
+) -> Result<JoinSet<()>, NetworkError> {
+    let mut tasks = JoinSet::new();
     let service = Arc::new(Service {
         layout: layout.clone(),
         names,
@@ -73,13 +75,13 @@ pub(super) fn start(
     for address in layout.gateways().into_iter().filter(|address| ipv6 || address.is_ipv4()) {
         let failed = |source| NetworkError::Dns { address, source };
         let (udp, tcp) = open(address).map_err(failed)?;
-        tokio::spawn(serve_udp(service.clone(), Arc::new(udp)));
-        tokio::spawn(serve_tcp(service.clone(), tcp));
+        tasks.spawn(serve_udp(service.clone(), Arc::new(udp)));
+        tasks.spawn(serve_tcp(service.clone(), tcp));
     }
-    Ok(())
+    Ok(tasks)
 }
 
-/// Both sockets of an address; the kernel may think of the address as not yet usable.
+/// Both sockets of an address.
 fn open(address: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let at = SocketAddr::new(address, PORT);
     let udp: std::net::UdpSocket = bound(at, SockType::Datagram)?.into();
