@@ -1,6 +1,6 @@
 //! Spans of time as people write them: `2s`, `500ms`, `1m30s`.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 /// Units and their nanoseconds; where one begins with another, the longer is first.
 const UNITS: [(&str, u64); 6] = [
@@ -62,7 +62,8 @@ pub fn format_duration(duration: Duration) -> String {
     for (unit, scale) in UNITS.iter().rev() {
         let count = rest / u128::from(*scale);
         if count > 0 {
-            text.push_str(&format!("{count}{unit}"));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{count}{unit}");
             rest %= u128::from(*scale);
         }
     }

@@ -38,6 +38,9 @@ impl Size {
         let trimmed = text.trim();
         let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, suffix) = trimmed.split_at(split);
+        if number.is_empty() {
+            return Err(refuse("it does not begin with a number"));
+        }
         let scale = match suffix.trim_start() {
             "" => unit.0,
             suffix => scale_of(suffix).ok_or_else(|| refuse("it has no such unit"))?,
@@ -134,7 +137,7 @@ mod tests {
         let cases = [
             ("", "begin with a number"),
             ("G", "begin with a number"),
-            ("-1", "no such unit"),
+            ("-1", "begin with a number"),
             ("1X", "no such unit"),
             ("1Gibibyte", "no such unit"),
             ("1é", "no such unit"),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const METADATA_KEY: &str = "authorization";
 
 /// Longest time from `iat` to `exp` that a capsule accepts.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(60);
+pub const MAX_LIFETIME: Duration = Duration::from_mins(1);
 
 /// Largest difference between the two clocks that a capsule accepts.
 pub const MAX_SKEW: Duration = Duration::from_secs(30);

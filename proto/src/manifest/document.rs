@@ -114,7 +114,9 @@ impl Reader {
     fn volume_body(&mut self, entry: &Entry) {
         match &entry.value.value {
             NodeValue::Map(fields) => {
-                fields.iter().for_each(|field| self.walker.field(&mut self.volume, field, ""))
+                for field in fields {
+                    self.walker.field(&mut self.volume, field, "");
+                }
             }
             _ if entry.value.is_null() => {}
             _ => {

@@ -41,7 +41,9 @@ fn after_key(out: &mut String, value: &Doc, column: usize) {
     match value {
         Doc::List(items) if !items.is_empty() => {
             out.push('\n');
-            items.iter().for_each(|item| list_item(out, item, column));
+            for item in items {
+                list_item(out, item, column);
+            }
         }
         Doc::Map(entries) if !entries.is_empty() => {
             out.push('\n');

@@ -250,7 +250,7 @@ fn from_scalar(field: &FieldDescriptor, scalar: &Scalar) -> Result<Value, String
     }
 }
 
-fn integer<T: TryFrom<i128> + std::fmt::Display>(scalar: &Scalar, most: T) -> Result<T, String> {
+fn integer<T: TryFrom<i128> + Copy + std::fmt::Display>(scalar: &Scalar, most: T) -> Result<T, String> {
     let number = scalar.integer()?;
     T::try_from(number).map_err(|_| format!("{number} is out of range; it lies between 0 and {most}"))
 }

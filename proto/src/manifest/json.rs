@@ -72,9 +72,9 @@ impl Reader<'_> {
     /// A list's items or an object's members, up to `end`.
     fn members(&mut self, end: char, keyed: bool) -> Result<(), Problem> {
         if keyed {
-            self.builder.open_map(self.at)?
+            self.builder.open_map(self.at)?;
         } else {
-            self.builder.open_list(self.at)?
+            self.builder.open_list(self.at)?;
         }
         self.bump();
         self.skip_space();
@@ -113,8 +113,10 @@ impl Reader<'_> {
         let at = self.at;
         let length = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
         let text = &self.rest[..length.unwrap_or(self.rest.len())];
-        let number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        if !matches!(text, "null" | "true" | "false") && !(number && text.parse::<f64>().is_ok()) {
+        let of_number = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+        let begins = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        let is_number = begins && text.chars().all(of_number) && text.parse::<f64>().is_ok();
+        if !is_number && !matches!(text, "null" | "true" | "false") {
             return Err(self.unexpected("a value"));
         }
         self.builder.scalar(at, Scalar::new(text.to_owned(), false));

@@ -66,7 +66,7 @@ fn check_text(text: &str) -> Result<(), Problem> {
         let message = format!("{} bytes are too many for manifests; {MAX_BYTES} is the most", text.len());
         return Err(Problem::new(Place::START, message));
     }
-    let strange = |c: &char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}');
+    let strange = |c: &char| *c < ' ' && !matches!(c, '\n' | '\r' | '\t');
     let Some((offset, found)) = text.char_indices().find(|(_, c)| strange(c)) else { return Ok(()) };
     let message = format!("the control character U+{:04X} is not allowed in a manifest", u32::from(found));
     Err(Problem::new(place_of(text, offset), message))

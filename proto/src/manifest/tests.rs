@@ -18,8 +18,8 @@ fn body(lines: &str) -> v1::ContainerSpec {
 }
 
 fn with_body(lines: &str) -> String {
-    let indented: String = lines.lines().map(|line| format!("  {line}\n")).collect();
-    format!("kind: Container\nname: web\ncontainer:\n  image: busybox\n{indented}")
+    let lines: Vec<&str> = lines.lines().collect();
+    format!("kind: Container\nname: web\ncontainer:\n  image: busybox\n  {}\n", lines.join("\n  "))
 }
 
 /// The errors of a text, as they are shown.

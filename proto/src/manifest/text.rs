@@ -1,5 +1,7 @@
 //! How a text is written in YAML so that every reader takes it for the same text.
 
+use std::fmt::Write as _;
+
 use super::scalar::{Meaning, meaning};
 
 /// Words that YAML 1.1 takes for truths.
@@ -31,7 +33,8 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if is_invisible(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            // Writing to a String cannot fail.
+            c if is_invisible(c) => drop(write!(out, "\\u{:04x}", u32::from(c))),
             c => out.push(c),
         }
     }

@@ -54,7 +54,7 @@ pub fn validate(manifest: &v1::Manifest) -> Vec<Violation> {
     report.at("labels", |report| name::check_labels(report, &manifest.labels));
     match &manifest.spec {
         Some(Spec::Container(spec)) => {
-            report.at("container", |report| workload::check_container(report, spec))
+            report.at("container", |report| workload::check_container(report, spec));
         }
         Some(Spec::MicroVm(spec)) => report.at("microVm", |report| workload::check_micro_vm(report, spec)),
         Some(Spec::Volume(spec)) => report.at("size", |report| check_volume_size(report, spec.size)),
@@ -73,7 +73,7 @@ fn check_kind(report: &mut Report, manifest: &v1::Manifest) {
     };
     match (v1::Kind::try_from(manifest.kind), body) {
         (Ok(v1::Kind::Unspecified), Some(body)) => {
-            report.add_at("kind", format!("it is missing; write kind: {body}"))
+            report.add_at("kind", format!("it is missing; write kind: {body}"));
         }
         (Ok(v1::Kind::Unspecified), None) => {
             report.add_at("kind", "it is missing; write Container, MicroVM or Volume");
@@ -93,10 +93,10 @@ fn check_volume_size(report: &mut Report, bytes: u64) {
     match Size::from_bytes(bytes) {
         Size::ZERO => report.add("it is missing; write a size, such as 10GiB"),
         size if size < MIN_VOLUME => {
-            report.add(format!("{size} is too small; a volume takes at least {MIN_VOLUME}"))
+            report.add(format!("{size} is too small; a volume takes at least {MIN_VOLUME}"));
         }
         size if size > MAX_VOLUME => {
-            report.add(format!("{size} is too large; a volume takes at most {MAX_VOLUME}"))
+            report.add(format!("{size} is too large; a volume takes at most {MAX_VOLUME}"));
         }
         _ => {}
     }

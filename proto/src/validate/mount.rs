@@ -47,7 +47,7 @@ impl MountPoints {
 
 /// The path without doubled or final slashes; empty for the root.
 fn normal(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect()
+    path.split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect()
 }
 
 /// Why a path is not one a mount can name.
@@ -84,7 +84,7 @@ pub(super) fn check_host_paths(report: &mut Report, points: &mut MountPoints, pa
             }
         });
         report.at("mountPath", |report| {
-            points.take(report, format!("hostBindPaths[{index}]"), &bind.mount_path)
+            points.take(report, format!("hostBindPaths[{index}]"), &bind.mount_path);
         });
     });
 }

@@ -28,7 +28,7 @@ pub(super) fn check_resources(report: &mut Report, resources: &v1::Resources) {
 /// No limit or default where 0.
 pub(super) fn check_memory(report: &mut Report, mib: u64, least: u64) {
     if (1..least).contains(&mib) {
-        report.add(format!("{}MiB is too little; it takes at least {least}MiB", mib));
+        report.add(format!("{mib}MiB is too little; it takes at least {least}MiB"));
     } else if mib > MAX_MEMORY_MIB {
         let most = Size::from_bytes(MAX_MEMORY_MIB << 20);
         report.add(format!("{mib}MiB is too much; it takes at most {most}"));
