@@ -1,0 +1,377 @@
+//! The actors of this capsule: started from the rows, poked by the runtime's events, swept.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use capsule_proto::Name;
+use tokio::sync::{Semaphore, broadcast::error::RecvError};
+
+use super::{
+    WorkloadError,
+    actor::Actor,
+    backoff,
+    handle::Handle,
+    needs::{ImageSource, ImageUsers, NetworkSource, VolumeSource},
+    plan::{Link, Observed, Volatile},
+    spec::{self, Desired},
+    status::{self, Record},
+    table::{self, Kept},
+};
+use crate::{
+    event::{Events, NewEvent},
+    runtime::{RuntimeEvent, Sandbox, SharedRuntime, TaskState, Whom},
+    store::{Store, StoreError},
+};
+
+/// Pulls at once.
+const PULLS: usize = 3;
+/// Workloads between `create` and `start` at once: more than this only makes each one slower
+/// on two cores.
+const STARTS: usize = 4;
+/// Between two looks at everything, ±10 %: catches what events missed.
+const SWEEP: Duration = Duration::from_mins(1);
+/// Between tries to reach the runtime when the agent starts.
+const RUNTIME_RETRY: Duration = Duration::from_millis(500);
+
+/// What workloads are made with.
+pub struct WorkloadParts {
+    /// Where rows are kept.
+    pub store: Store,
+    /// Where events go.
+    pub events: Events,
+    /// What runs them.
+    pub runtime: SharedRuntime,
+    /// What they are made from.
+    pub images: Arc<dyn ImageSource>,
+    /// The bridge; without one, only host and no network at all.
+    pub network: Option<Arc<dyn NetworkSource>>,
+    /// Block storage, where this capsule has it.
+    pub volumes: Option<Arc<dyn VolumeSource>>,
+    /// Holds `logs/` and `tmp/`.
+    pub state_dir: PathBuf,
+}
+
+/// The same with what the actors share.
+pub(super) struct Parts {
+    pub store: Store,
+    pub events: Events,
+    pub runtime: SharedRuntime,
+    pub images: Arc<dyn ImageSource>,
+    pub network: Option<Arc<dyn NetworkSource>>,
+    pub volumes: Option<Arc<dyn VolumeSource>>,
+    pub state_dir: PathBuf,
+    pub pulls: Semaphore,
+    pub starts: Arc<Semaphore>,
+    revision: AtomicU64,
+}
+
+impl Parts {
+    pub fn log_dir(&self, name: &Name) -> PathBuf {
+        self.state_dir.join("logs").join(name.as_str())
+    }
+
+    pub fn tmp_dir(&self) -> PathBuf {
+        self.state_dir.join("tmp")
+    }
+
+    /// Taken inside a write: the order of commits.
+    pub fn next_revision(&self) -> u64 {
+        self.revision.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn need_volumes(&self) -> Result<&dyn VolumeSource, WorkloadError> {
+        let missing = || WorkloadError::Invalid("this capsule has no volumes".into());
+        self.volumes.as_deref().ok_or_else(missing)
+    }
+}
+
+/// Name to handle; the lock is never held across an await.
+#[derive(Default)]
+pub(super) struct Registry(Mutex<BTreeMap<Name, Arc<Handle>>>);
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Handle>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, name: &Name) -> Option<Arc<Handle>> {
+        self.lock().get(name).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Called by the actor once the row is gone. `false` where a newer one is wanted by now.
+    pub fn forget(&self, handle: &Arc<Handle>, revision: u64) -> bool {
+        let mut map = self.lock();
+        if handle.desired().revision != revision {
+            return false;
+        }
+        map.remove(&handle.name);
+        handle.publish_deleted();
+        true
+    }
+}
+
+/// All workloads of this capsule; cheap to clone.
+#[derive(Clone)]
+pub struct Workloads {
+    pub(super) parts: Arc<Parts>,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl Workloads {
+    /// Takes over what runs, removes what nobody wants, starts the actors.
+    pub async fn start(parts: WorkloadParts) -> Result<Self, WorkloadError> {
+        let WorkloadParts { store, events, runtime, images, network, volumes, state_dir } = parts;
+        let parts = Arc::new(Parts {
+            store,
+            events,
+            runtime,
+            images,
+            network,
+            volumes,
+            state_dir,
+            pulls: Semaphore::new(PULLS),
+            starts: Arc::new(Semaphore::new(STARTS)),
+            revision: AtomicU64::new(0),
+        });
+        let all = Self { parts, registry: Arc::default() };
+        super::copy::clean_up(&all.parts.tmp_dir());
+        // Before the first look, so that nothing falls between the two.
+        let runtime_events = all.parts.runtime.subscribe();
+        let rows = all.parts.store.read(table::all).await?;
+        let sandboxes = all.sandboxes().await;
+        all.remove_orphans(&rows, &sandboxes).await;
+        all.restore_links(&rows, &sandboxes).await;
+        for kept in rows {
+            all.adopt(kept, &sandboxes).await?;
+        }
+        tokio::spawn(listen(Arc::downgrade(&all.registry), runtime_events));
+        tokio::spawn(sweep(Arc::downgrade(&all.registry)));
+        Ok(all)
+    }
+
+    async fn sandboxes(&self) -> Vec<Sandbox> {
+        loop {
+            match self.parts.runtime.list().await {
+                Ok(sandboxes) => return sandboxes,
+                Err(error) => tracing::warn!(%error, "waiting for the runtime"),
+            }
+            tokio::time::sleep(RUNTIME_RETRY).await;
+        }
+    }
+
+    /// Sandboxes without a row: their deletion was committed, or they were never ours to keep.
+    async fn remove_orphans(&self, rows: &[Kept], sandboxes: &[Sandbox]) {
+        let known: HashSet<&Name> = rows.iter().map(|row| &row.name).collect();
+        for orphan in sandboxes.iter().filter(|sandbox| !known.contains(&sandbox.name)) {
+            let event = NewEvent::new("workload", &orphan.name, "OrphanRemoved", "no workload of that name is known");
+            self.parts.events.emit(event.warning());
+            if let Err(error) = self.remove_orphan(orphan).await {
+                tracing::error!(workload = %orphan.name, %error, "an orphan stays");
+            }
+        }
+    }
+
+    async fn remove_orphan(&self, orphan: &Sandbox) -> Result<(), WorkloadError> {
+        let (runtime, name) = (&self.parts.runtime, &orphan.name);
+        if orphan.task.is_some() {
+            let mut events = runtime.subscribe();
+            runtime.signal(name, libc::SIGKILL, Whom::All).await.ok();
+            // Its exit, or what a lost event costs.
+            let exited = async {
+                loop {
+                    match events.recv().await {
+                        Ok(RuntimeEvent::Exited { name: ended, .. }) if ended == *name => return,
+                        Err(RecvError::Closed) => return,
+                        _ => {}
+                    }
+                }
+            };
+            let ended = orphan.task.as_ref().is_some_and(|task| matches!(task.state, TaskState::Exited(_)));
+            if !ended {
+                let _ = tokio::time::timeout(Duration::from_secs(5), exited).await;
+            }
+            runtime.delete_task(name).await?;
+        }
+        if let Some(network) = &self.parts.network {
+            network.detach(name).await?;
+        }
+        if let Some(volumes) = &self.parts.volumes {
+            volumes.unmount_all_of(name).await?;
+        }
+        Ok(runtime.remove(name).await?)
+    }
+
+    /// Tells network and volumes who runs; what they find unused they undo.
+    async fn restore_links(&self, rows: &[Kept], sandboxes: &[Sandbox]) {
+        let running: Vec<(Name, u32)> = sandboxes
+            .iter()
+            .filter_map(|sandbox| match &sandbox.task {
+                Some(task) if task.state == TaskState::Running => Some((sandbox.name.clone(), task.pid)),
+                _ => None,
+            })
+            .collect();
+        let mounts = |name: &Name| {
+            let row = rows.iter().find(|row| row.name == *name);
+            row.and_then(|row| spec::container(&row.manifest)).map(spec::volumes).unwrap_or_default()
+        };
+        let using: Vec<(Name, Vec<Name>)> =
+            running.iter().map(|(name, _)| (name.clone(), mounts(name))).collect();
+        if let Some(network) = &self.parts.network
+            && let Err(error) = network.restore(&running).await
+        {
+            tracing::error!(%error, "the network of running workloads was not restored");
+        }
+        if let Some(volumes) = &self.parts.volumes
+            && let Err(error) = volumes.restore(&using).await
+        {
+            tracing::error!(%error, "the volumes of running workloads were not restored");
+        }
+    }
+
+    async fn adopt(&self, kept: Kept, sandboxes: &[Sandbox]) -> Result<(), WorkloadError> {
+        let (parts, name) = (self.parts.clone(), kept.name.clone());
+        let address = self
+            .parts
+            .store
+            .read(move |db| match &parts.network {
+                Some(network) => Ok::<_, WorkloadError>(network.reservation(db, &name)?),
+                None => Ok(None),
+            })
+            .await?;
+        let record = Record { restarts: kept.restarts, last_exit: kept.last_exit.clone(), ..Record::default() };
+        let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
+        let desired = self.desired(&kept, address, self.parts.next_revision());
+        self.spawn(desired, record, Observed { sandbox, ..Observed::default() });
+        Ok(())
+    }
+
+    pub(super) fn desired(
+        &self,
+        kept: &Kept,
+        address: Option<super::needs::Address>,
+        revision: u64,
+    ) -> Desired {
+        Desired {
+            name: kept.name.clone(),
+            spec: spec::container(&kept.manifest).cloned().unwrap_or_default(),
+            manifest: kept.manifest.clone(),
+            spec_hash: kept.spec_hash.clone(),
+            state: kept.state,
+            generation: kept.generation,
+            created_at: kept.created_at,
+            updated_at: kept.updated_at,
+            stop_grace: kept.stop_grace,
+            address,
+            revision,
+            epoch: 0,
+            restart: 0,
+            nudge: 0,
+        }
+    }
+
+    /// Hands a committed change to its actor, or makes one.
+    pub(super) fn set(&self, desired: Desired) -> Arc<Handle> {
+        let map = self.registry.lock();
+        if let Some(handle) = map.get(&desired.name) {
+            handle.set_desired(desired);
+            handle.poke();
+            return handle.clone();
+        }
+        drop(map);
+        // Nothing of a new workload is connected to anything yet.
+        let observed = Observed { sandbox: None, network: Link::Down, volumes: Link::Down };
+        self.spawn(desired, Record::default(), observed)
+    }
+
+    fn spawn(&self, desired: Desired, record: Record, observed: Observed) -> Arc<Handle> {
+        let first = status::compose(&desired, &observed, &Volatile::default(), &record);
+        let mut map = self.registry.lock();
+        let handle = Handle::new(desired, first);
+        if let Some(other) = map.insert(handle.name.clone(), handle.clone()) {
+            // Two applies made it at once; the later commit stands.
+            let newer = if other.desired().revision > handle.desired().revision { &other } else { &handle };
+            other.set_desired((*newer.desired()).clone());
+            map.insert(other.name.clone(), other.clone());
+            other.poke();
+            return other;
+        }
+        drop(map);
+        let (parts, registry) = (self.parts.clone(), self.registry.clone());
+        tokio::spawn(Actor::new(parts, registry, handle.clone(), record, observed).run());
+        handle
+    }
+
+    /// One by name.
+    pub(super) fn handle(&self, name: &str) -> Result<Arc<Handle>, WorkloadError> {
+        let name: Name = name.parse()?;
+        self.registry.get(&name).ok_or(WorkloadError::NotFound(name))
+    }
+
+    /// How many there are, and how many of them run.
+    pub fn count(&self) -> (u32, u32) {
+        let all = self.registry.all();
+        let runs = |handle: &&Arc<Handle>| {
+            let workload = handle.workload();
+            let status = workload.as_ref().and_then(|workload| workload.status.as_ref());
+            status.is_some_and(|status| status.phase() == capsule_proto::v1::Phase::Running)
+        };
+        (all.len() as u32, all.iter().filter(runs).count() as u32)
+    }
+
+    /// Where temporary mounts of this capability are made.
+    pub fn tmp_dir(state_dir: &Path) -> PathBuf {
+        state_dir.join("tmp")
+    }
+}
+
+#[async_trait]
+impl ImageUsers for Workloads {
+    async fn images_in_use(&self) -> Result<Vec<(String, Name)>, StoreError> {
+        let normal = |handle: &Arc<Handle>| {
+            let image = handle.desired().spec.image.clone();
+            let reference = self.parts.images.parse(&image).unwrap_or(image);
+            (reference, handle.name.clone())
+        };
+        Ok(self.registry.all().iter().map(normal).collect())
+    }
+}
+
+type WeakRegistry = std::sync::Weak<Registry>;
+
+async fn listen(registry: WeakRegistry, mut events: tokio::sync::broadcast::Receiver<RuntimeEvent>) {
+    loop {
+        let event = events.recv().await;
+        let Some(registry) = registry.upgrade() else { return };
+        match event {
+            Ok(RuntimeEvent::Exited { name, .. }) => {
+                if let Some(handle) = registry.get(&name) {
+                    handle.poke_look();
+                }
+            }
+            Ok(RuntimeEvent::Reconnected) | Err(RecvError::Lagged(_)) => {
+                registry.all().iter().for_each(|handle| handle.poke_look());
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn sweep(registry: WeakRegistry) {
+    loop {
+        tokio::time::sleep(backoff::jittered(SWEEP)).await;
+        let Some(registry) = registry.upgrade() else { return };
+        registry.all().iter().for_each(|handle| handle.poke_look());
+    }
+}
