@@ -20,3 +20,4 @@ pub mod status;
 pub mod store;
 pub mod sys;
 pub mod volume;
+pub mod workload;

@@ -3,7 +3,12 @@
 use tonic::{Code, Status};
 
 use crate::{
-    image::ImageError, network::NetworkError, runtime::RuntimeError, store::StoreError, volume::VolumeError,
+    image::ImageError,
+    network::NetworkError,
+    runtime::RuntimeError,
+    store::StoreError,
+    volume::VolumeError,
+    workload::{WorkloadError, needs::NeedKind},
 };
 
 /// The error and all its sources, joined by ": ".
@@ -93,6 +98,28 @@ impl From<NetworkError> for Status {
             NetworkError::Port { .. } | NetworkError::Subnet { .. } => Code::InvalidArgument,
             NetworkError::AddressesExhausted { .. } | NetworkError::PortsExhausted => Code::ResourceExhausted,
             _ => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<WorkloadError> for Status {
+    fn from(error: WorkloadError) -> Self {
+        let code = match error {
+            WorkloadError::Store(error) => return error.into(),
+            WorkloadError::Runtime(error) => return error.into(),
+            WorkloadError::NotFound(_) => Code::NotFound,
+            WorkloadError::Invalid(_) | WorkloadError::Name(_) | WorkloadError::Selector(_) => {
+                Code::InvalidArgument
+            }
+            WorkloadError::Conflict(_) | WorkloadError::NoMicroVm(_) => Code::FailedPrecondition,
+            WorkloadError::TimedOut(_) => Code::DeadlineExceeded,
+            WorkloadError::Need(ref need) => match need.kind {
+                NeedKind::Invalid => Code::InvalidArgument,
+                NeedKind::Conflict => Code::FailedPrecondition,
+                NeedKind::Failed => Code::Unavailable,
+            },
+            WorkloadError::Io { .. } => Code::Internal,
         };
         Self::new(code, chain(&error))
     }

@@ -121,6 +121,11 @@ impl Images {
         Ok(self.find(&reference).await?.map(|image| image.info(reference.whole())))
     }
 
+    /// The same, ready to be run: unpacked where that is still to be done.
+    pub async fn unpacked(&self, reference: &str) -> Result<Option<ImageInfo>, ImageError> {
+        self.ensure_local(&reference::parse(reference)?).await
+    }
+
     async fn download(
         &self,
         reference: Reference,

@@ -86,10 +86,10 @@ mod tests {
     fn a_changed_leaf_is_named_by_its_path_on_paper() {
         let changes = changes(Some(&web("a:1", None)), &web("a:2", Some(8080)));
         let lines: Vec<_> = changes.iter().map(|c| format!("{} {} {}", c.path, c.old, c.new)).collect();
-        assert_eq!(lines, [
-            r#"container.image "a:1" "a:2""#.to_owned(),
-            "container.ports[0].hostPort  8080".to_owned()
-        ]);
+        assert_eq!(
+            lines,
+            [r#"container.image "a:1" "a:2""#.to_owned(), "container.ports[0].hostPort  8080".to_owned()]
+        );
     }
 
     #[test]
@@ -102,10 +102,8 @@ mod tests {
 
     #[test]
     fn a_volumes_size_stands_at_the_top() {
-        let volume = |size| v1::Manifest {
-            spec: Some(Spec::Volume(v1::VolumeSpec { size })),
-            ..Default::default()
-        };
+        let volume =
+            |size| v1::Manifest { spec: Some(Spec::Volume(v1::VolumeSpec { size })), ..Default::default() };
         assert_eq!(changes(Some(&volume(1)), &volume(2))[0].path, "size");
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Handle {
     wake: Notify,
     look_again: AtomicBool,
     /// Held while the root of the sandbox is mounted or its task is made: never both.
-    pub root: tokio::sync::Mutex<()>,
+    pub root: Arc<tokio::sync::Mutex<()>>,
     /// Orders publishing by the actor with changes by verbs.
     publishing: Mutex<()>,
 }
@@ -40,7 +40,7 @@ impl Handle {
             view: watch::Sender::new(view),
             wake: Notify::new(),
             look_again: AtomicBool::new(true),
-            root: tokio::sync::Mutex::new(()),
+            root: Arc::default(),
             publishing: Mutex::new(()),
         })
     }

@@ -7,7 +7,8 @@
 //!   it, executes that one step and asks again.
 //! - `rpc.rs` is the gRPC service; `logs/`, `exec.rs` and `copy/` serve its streams; `probe.rs`
 //!   asks a running workload whether it is ready.
-//! - `needs.rs` names what the actors want of images, network and volumes.
+//! - `needs.rs` names what the actors want of images, network and volumes; `adapters.rs` says how
+//!   the capabilities give it.
 //!
 //! Tasks: one actor a workload, one probe a running workload that asks for it, one that listens
 //! to the runtime's events, one slow sweep. All of them sleep until something happens.
@@ -38,6 +39,7 @@
 //!   workload is to stand still.
 
 mod actor;
+mod adapters;
 mod apply;
 pub mod backoff;
 mod copy;

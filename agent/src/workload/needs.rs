@@ -2,7 +2,7 @@
 //!
 //! The capabilities implement these; tests and simulated capsules bring fakes.
 
-use std::{collections::HashSet, net::Ipv4Addr, net::Ipv6Addr, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf};
 
 use async_trait::async_trait;
 use capsule_proto::{Name, v1};
@@ -39,15 +39,7 @@ impl NeedError {
 }
 
 /// Where a workload stands on the bridge.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Address {
-    /// On the bridge.
-    pub ipv4: Ipv4Addr,
-    /// On the bridge, unique local.
-    pub ipv6: Ipv6Addr,
-    /// The published ones, `host_port` resolved.
-    pub ports: Vec<v1::Port>,
-}
+pub type Address = crate::network::Reservation;
 
 /// A port that the capsule itself holds on the host.
 pub type HeldPort = (v1::Protocol, u16);
@@ -114,11 +106,4 @@ pub trait VolumeSource: Send + Sync + 'static {
     async fn unmount_all_of(&self, workload: &Name) -> Result<(), NeedError>;
     /// After a start of the agent: who uses what.
     async fn restore(&self, running: &[(Name, Vec<Name>)]) -> Result<(), NeedError>;
-}
-
-/// Who can say which images specs name; [`super::Workloads`] does.
-#[async_trait]
-pub trait ImageUsers: Send + Sync {
-    /// Normalised reference and workload, for every workload.
-    async fn images_in_use(&self) -> Result<Vec<(String, Name)>, crate::store::StoreError>;
 }

@@ -165,7 +165,9 @@ fn drive(desired: &Desired, observed: &Observed, volatile: &Volatile, task: &Tas
             Next::Do(Step::Attach { pid: task.pid })
         }
         TaskState::Created => Next::Do(Step::Start { pid: task.pid }),
-        TaskState::Running if volatile.restart_due == Some(task.pid) => Next::Do(Step::Signal { pid: task.pid }),
+        TaskState::Running if volatile.restart_due == Some(task.pid) => {
+            Next::Do(Step::Signal { pid: task.pid })
+        }
         TaskState::Running => Next::Idle,
         TaskState::Exited(exit) => bury(desired, volatile, task, exit),
     }

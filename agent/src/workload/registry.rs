@@ -19,7 +19,7 @@ use super::{
     actor::Actor,
     backoff,
     handle::Handle,
-    needs::{ImageSource, ImageUsers, NetworkSource, VolumeSource},
+    needs::{ImageSource, NetworkSource, VolumeSource},
     plan::{Link, Observed, Volatile},
     spec::{self, Desired},
     status::{self, Record},
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     event::{Events, NewEvent},
+    image::ImageUsers,
     runtime::{RuntimeEvent, Sandbox, SharedRuntime, TaskState, Whom},
     store::{Store, StoreError},
 };
@@ -175,7 +176,8 @@ impl Workloads {
     async fn remove_orphans(&self, rows: &[Kept], sandboxes: &[Sandbox]) {
         let known: HashSet<&Name> = rows.iter().map(|row| &row.name).collect();
         for orphan in sandboxes.iter().filter(|sandbox| !known.contains(&sandbox.name)) {
-            let event = NewEvent::new("workload", &orphan.name, "OrphanRemoved", "no workload of that name is known");
+            let event =
+                NewEvent::new("workload", &orphan.name, "OrphanRemoved", "no workload of that name is known");
             self.parts.events.emit(event.warning());
             if let Err(error) = self.remove_orphan(orphan).await {
                 tracing::error!(workload = %orphan.name, %error, "an orphan stays");
@@ -250,7 +252,8 @@ impl Workloads {
                 None => Ok(None),
             })
             .await?;
-        let record = Record { restarts: kept.restarts, last_exit: kept.last_exit.clone(), ..Record::default() };
+        let record =
+            Record { restarts: kept.restarts, last_exit: kept.last_exit.clone(), ..Record::default() };
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
         let desired = self.desired(&kept, address, self.parts.next_revision());
         self.spawn(desired, record, Observed { sandbox, ..Observed::default() });

@@ -52,7 +52,11 @@ pub(super) fn compose(
         ipv6: address.map(|address| address.ipv6.to_string()).unwrap_or_default(),
         ports: address.map(|address| address.ports.clone()).unwrap_or_default(),
         next_start_at: next_start(volatile).map(timestamp),
-        image_digest: observed.sandbox.as_ref().map(|sandbox| sandbox.image_digest.clone()).unwrap_or_default(),
+        image_digest: observed
+            .sandbox
+            .as_ref()
+            .map(|sandbox| sandbox.image_digest.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -60,7 +64,9 @@ fn phase(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &R
     let failure = volatile.failure.as_ref().map(|failure| failure.message.clone());
     let live = observed.task().is_some_and(|task| !matches!(task.state, TaskState::Exited(_)));
     match desired.state {
-        DesiredState::Deleted => (Phase::Deleting, failure.unwrap_or_else(|| "an operator deletes it".into())),
+        DesiredState::Deleted => {
+            (Phase::Deleting, failure.unwrap_or_else(|| "an operator deletes it".into()))
+        }
         DesiredState::Running => wanted(desired, observed, volatile, record),
         _ if live => (Phase::Stopping, failure.unwrap_or_else(|| "an operator stops it".into())),
         _ => (Phase::Stopped, failure.unwrap_or_else(|| "an operator stopped it".into())),
@@ -130,9 +136,8 @@ mod tests {
 
     #[test]
     fn an_exit_names_its_code_signal_or_oom() {
-        let exit = |code, oom_killed| {
-            describe(&exit_status(&Exit { code, oom_killed, at: SystemTime::UNIX_EPOCH }))
-        };
+        let exit =
+            |code, oom_killed| describe(&exit_status(&Exit { code, oom_killed, at: SystemTime::UNIX_EPOCH }));
         assert_eq!(exit(3, false), "it ended with exit code 3");
         assert_eq!(exit(137, false), "it was ended by SIGKILL (exit code 137)");
         assert!(exit(137, true).contains("OOM"));

@@ -86,8 +86,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Kept> {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Blob, error)
     };
     let name = row.get::<_, String>(0)?.parse().map_err(|error| bad(0, Box::new(error)))?;
-    let manifest =
-        v1::Manifest::decode(row.get::<_, Vec<u8>>(1)?.as_slice()).map_err(|error| bad(1, Box::new(error)))?;
+    let manifest = v1::Manifest::decode(row.get::<_, Vec<u8>>(1)?.as_slice())
+        .map_err(|error| bad(1, Box::new(error)))?;
     let last_exit = row.get::<_, Option<Vec<u8>>>(8)?;
     let last_exit = last_exit
         .map(|bytes| v1::ExitStatus::decode(bytes.as_slice()))

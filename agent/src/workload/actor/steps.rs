@@ -1,6 +1,9 @@
 //! Each step of the plan, done.
 
-use std::{path::PathBuf, time::{Instant, SystemTime}};
+use std::{
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
 
 use capsule_proto::{Name, v1};
 use nix::sys::signal::Signal;
@@ -11,8 +14,7 @@ use crate::{
     workload::{
         WorkloadError,
         plan::{Step, Stopping},
-        spec,
-        status,
+        spec, status,
     },
 };
 
@@ -67,7 +69,10 @@ impl Actor {
                 } => pulled?,
                 _ = wishes.wait_for(|wish| wish.revision != revision) => return Ok(()),
             };
-            self.tell("Pulled", format!("pulled image {reference} in {:.1} s", began.elapsed().as_secs_f64()));
+            self.tell(
+                "Pulled",
+                format!("pulled image {reference} in {:.1} s", began.elapsed().as_secs_f64()),
+            );
             image = Some(pulled);
         }
         self.image = image;
@@ -79,7 +84,6 @@ impl Actor {
     async fn mount(&mut self) -> Result<(), WorkloadError> {
         let volumes = self.parts.need_volumes()?;
         for volume in spec::volumes(&self.desired.spec) {
-            volumes.ensure_ready(&volume).await?;
             let at = volumes.mount(&volume, &self.handle.name).await?;
             self.mounts.insert(volume, at);
         }
@@ -112,7 +116,9 @@ impl Actor {
         let spec = &self.desired.spec;
         let access = |read_only| if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let mut binds = Vec::new();
-        if let Some(network) = self.parts.network.as_ref().filter(|_| spec.network_mode() != v1::NetworkMode::None) {
+        if let Some(network) =
+            self.parts.network.as_ref().filter(|_| spec.network_mode() != v1::NetworkMode::None)
+        {
             binds.extend(network.resolver_files(&self.handle.name, self.desired.address.as_ref())?);
         }
         for mount in &spec.mounts {
@@ -120,21 +126,34 @@ impl Actor {
             let source = self.mounts.get(&volume).cloned().ok_or_else(|| {
                 WorkloadError::Conflict(format!("volume {volume} is not mounted; it will be tried again"))
             })?;
-            binds.push(BindMount { source, target: (&mount.mount_path).into(), access: access(mount.read_only) });
+            binds.push(BindMount {
+                source,
+                target: (&mount.mount_path).into(),
+                access: access(mount.read_only),
+            });
         }
         for bind in &spec.host_bind_paths {
             let source = PathBuf::from(&bind.host_path);
             if !source.exists() {
-                return Err(RuntimeError::Invalid(format!("the host has no {}, which hostBindPaths names", bind.host_path)).into());
+                return Err(RuntimeError::Invalid(format!(
+                    "the host has no {}, which hostBindPaths names",
+                    bind.host_path
+                ))
+                .into());
             }
-            binds.push(BindMount { source, target: (&bind.mount_path).into(), access: access(bind.read_only) });
+            binds.push(BindMount {
+                source,
+                target: (&bind.mount_path).into(),
+                access: access(bind.read_only),
+            });
         }
         Ok(binds)
     }
 
     async fn prepare(&mut self) -> Result<(), WorkloadError> {
         let dir = self.parts.log_dir(&self.handle.name);
-        std::fs::create_dir_all(&dir).map_err(WorkloadError::io(format!("making the log directory {}", dir.display())))?;
+        std::fs::create_dir_all(&dir)
+            .map_err(WorkloadError::io(format!("making the log directory {}", dir.display())))?;
         let handle = self.handle.clone();
         let _root = handle.root.lock().await;
         let pid = self.parts.runtime.prepare_task(&handle.name, &dir).await?;
@@ -167,7 +186,8 @@ impl Actor {
         if self.image.is_none() {
             self.image = self.parts.images.get(&self.desired.spec.image).await.ok().flatten();
         }
-        let named = self.image.as_ref().and_then(|image| image.config.config().as_ref()?.stop_signal().clone());
+        let named =
+            self.image.as_ref().and_then(|image| image.config.config().as_ref()?.stop_signal().clone());
         let signal = named.and_then(|text| parse_signal(&text)).unwrap_or(Signal::SIGTERM as i32);
         self.volatile.stopping = Some(Stopping { pid, since: Instant::now(), killed: false });
         self.tell("Stopping", format!("PID {pid} has {} s to end", self.desired.grace().as_secs()));
@@ -206,7 +226,10 @@ impl Actor {
         {
             let status = status::exit_status(&exit);
             let (name, restarts, row) = (self.handle.name.clone(), self.record.restarts, status.clone());
-            self.parts.store.write(move |tx| crate::workload::table::record(tx, &name, restarts, &row)).await?;
+            self.parts
+                .store
+                .write(move |tx| crate::workload::table::record(tx, &name, restarts, &row))
+                .await?;
             self.record.last_exit = Some(status);
         }
         self.observed.set_task(None);

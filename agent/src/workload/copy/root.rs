@@ -1,0 +1,101 @@
+//! The root of a workload, opened so that nothing beneath it leads out.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::mount::{MntFlags, umount2};
+use pathrs::Root;
+
+use crate::workload::{WorkloadError, Workloads, handle::Handle};
+
+/// An open root, and the path in it that the caller named.
+pub(in crate::workload) struct RootOf {
+    pub root: Root,
+    pub path: PathBuf,
+    mount: Option<Mounted>,
+}
+
+impl RootOf {
+    /// `path` is absolute, or below the workload's working directory.
+    pub async fn open(all: &Workloads, name: &str, path: &str) -> Result<Self, WorkloadError> {
+        if path.is_empty() {
+            return Err(WorkloadError::Invalid("the path inside the workload is empty".into()));
+        }
+        let handle = all.handle(name)?;
+        let image = all.parts.images.get(&handle.desired().spec.image).await.ok().flatten();
+        let of_image = image.and_then(|image| image.config.config().as_ref()?.working_dir().clone());
+        let of_spec = Some(handle.desired().spec.working_dir.clone()).filter(|dir| !dir.is_empty());
+        let below = of_spec.or(of_image).unwrap_or_else(|| "/".into());
+        // Joined as text: a path's trailing `/` and `/.` mean something here.
+        let path =
+            PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("{below}/{path}") });
+        let pid = handle.workload().and_then(|workload| Some(workload.status.as_ref()?.pid)).unwrap_or(0);
+        if pid != 0 {
+            let attempt = format!("opening the root of workload {name}");
+            let opened = File::open(format!("/proc/{pid}/root")).map_err(WorkloadError::io(attempt))?;
+            return Ok(Self { root: Root::from_fd(opened), path, mount: None });
+        }
+        Self::mount(all, handle, path).await
+    }
+
+    async fn mount(all: &Workloads, handle: Arc<Handle>, path: PathBuf) -> Result<Self, WorkloadError> {
+        let name = handle.name.clone();
+        if all.parts.runtime.get(&name).await?.is_none() {
+            return Err(WorkloadError::Conflict(format!(
+                "workload {name} has no files yet: it was never started; start it first"
+            )));
+        }
+        let target = all.parts.tmp_dir().join(format!("root-{name}-{:08x}", rand::random::<u32>()));
+        fs::create_dir_all(&target).map_err(WorkloadError::io(format!("making {}", target.display())))?;
+        // Locked as long as it is mounted: two mounts of one writable layer would damage it.
+        let guard = handle.root.clone().lock_owned().await;
+        let mounted = Mounted { target: target.clone(), _guard: guard };
+        all.parts.runtime.mount_rootfs(&name, &target).await?;
+        let root = Root::open(&target).map_err(|error| {
+            WorkloadError::io(format!("opening the root of workload {name}"))(io::Error::other(error))
+        })?;
+        Ok(Self { root, path, mount: Some(mounted) })
+    }
+
+    /// Lets go of descriptors first: a mount in use cannot be taken away.
+    pub fn close(self) {
+        let Self { root, mount, .. } = self;
+        drop(root);
+        drop(mount);
+    }
+}
+
+struct Mounted {
+    target: PathBuf,
+    _guard: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.target);
+    }
+}
+
+fn unmount(target: &Path) {
+    match umount2(target, MntFlags::MNT_DETACH) {
+        // Never mounted.
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(error) => tracing::warn!(path = %target.display(), %error, "a root stays mounted"),
+    }
+    // Only if empty, and so never what is mounted there.
+    let _ = fs::remove_dir(target);
+}
+
+/// After a start of the agent: what an earlier one left mounted.
+pub(in crate::workload) fn clean_up(tmp: &Path) {
+    let Ok(entries) = fs::read_dir(tmp) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("root-") {
+            unmount(&entry.path());
+        }
+    }
+}
