@@ -16,6 +16,7 @@
 mod capsule;
 mod fault;
 mod fleet;
+mod forge;
 mod operator;
 mod reach;
 mod report;
@@ -23,6 +24,7 @@ mod report;
 pub use self::{
     capsule::Capsule,
     fleet::{DIR, Fleet, FleetBuilder, START_LIMIT, wait_listens},
+    forge::Forger,
     operator::{Operator, Output},
     reach::{http_get, tcp_echo, udp_echo},
 };

@@ -1,0 +1,98 @@
+//! Calls that must be refused, and with which words.
+
+use anyhow::{Result, ensure};
+use capsule_proto::token::Claims;
+use testbed::{fixtures, scenario::Fleet};
+use tonic::{Code, Status};
+
+fn refused(outcome: Result<(), Status>, codes: &[Code], words: &[&str]) -> Result<()> {
+    let Err(status) = outcome else { anyhow::bail!("the call was accepted; expected {codes:?}") };
+    ensure!(codes.contains(&status.code()), "expected {codes:?}: {status}");
+    let message = status.message().to_lowercase();
+    ensure!(words.iter().all(|word| message.contains(word)), "no word of {words:?}: {message}");
+    Ok(())
+}
+
+const UNKNOWN: &[Code] = &[Code::Unauthenticated];
+
+#[tokio::test]
+async fn a_token_is_good_for_one_call_of_one_method_on_one_capsule() -> Result<()> {
+    let fleet = Fleet::builder(2).without_images().start().await?;
+    let (a, b) = (fleet.capsule("a").forger().await?, fleet.capsule("b").forger().await?);
+    let token = a.sign(&a.claims()?)?;
+    a.whoami(&token).await?;
+    refused(a.whoami(&token).await, UNKNOWN, &[])?;
+    refused(a.whoami(&b.sign(&b.claims()?)?).await, UNKNOWN, &[])?;
+    refused(a.events(&a.sign(&a.claims()?)?).await, UNKNOWN, &[])?;
+    refused(a.whoami("").await, UNKNOWN, &[])?;
+    refused(a.whoami("not.a.token").await, UNKNOWN, &[])?;
+    a.whoami_claiming(&a.claims()?).await?;
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_ended_or_lasts_too_long_is_refused() -> Result<()> {
+    let fleet = Fleet::builder(1).without_images().start().await?;
+    let a = fleet.capsule("a").forger().await?;
+    let honest = a.claims()?;
+    let ended = Claims { iat: honest.iat - 20, exp: honest.iat - 10, ..a.claims()? };
+    refused(a.whoami_claiming(&ended).await, UNKNOWN, &[])?;
+    let endless = Claims { exp: honest.iat + 3600, ..a.claims()? };
+    refused(a.whoami_claiming(&endless).await, UNKNOWN, &[])?;
+    let foreign = Claims { iss: "0123456789abcdef".to_owned(), ..a.claims()? };
+    refused(a.whoami_claiming(&foreign).await, UNKNOWN, &[])?;
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn clocks_may_differ_by_half_a_minute_and_the_refusal_says_by_how_much() -> Result<()> {
+    let fleet = Fleet::builder(1).without_images().start().await?;
+    let a = fleet.capsule("a").forger().await?;
+    for seconds in [-15, 15] {
+        a.whoami_claiming(&a.skewed(seconds)?).await?;
+    }
+    for seconds in [-120, 120] {
+        refused(a.whoami_claiming(&a.skewed(seconds)?).await, UNKNOWN, &["clock", "s"])?;
+    }
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_viewer_may_look_but_not_touch() -> Result<()> {
+    let fleet = Fleet::builder(1).start().await?;
+    let a = fleet.capsule("a");
+    let viewer = fleet.other_operator("viewer");
+    let key = viewer.run(&["key", "show"]).await?.ok()?.stdout;
+    a.fleetctl(&["key", "add", key.trim(), "--role", "viewer"]).await?.ok()?;
+    std::fs::copy(fleet.operator().config().join("contexts.toml"), viewer.config().join("contexts.toml"))?;
+    viewer.run(&["-c", "a", "capsule", "info"]).await?.ok()?;
+    let manifest = format!("kind: Container\nname: w\ncontainer: {{ image: '{}' }}\n", fixtures::ECHO);
+    let refused = viewer.run_with(&["-c", "a", "apply", "-f", "-"], manifest.as_bytes()).await?;
+    ensure!(refused.code == 1, "{refused:?}");
+    ensure!((refused.stderr + &refused.stdout).contains("operator"), "the refusal does not name the role");
+    a.apply(&manifest).await?;
+    let last = a.fleetctl(&["whoami", "-o", "json"]).await?.ok()?.json()?["result"]["key"]["keyId"].clone();
+    let last = last.as_str().unwrap_or_default().to_owned();
+    ensure!(!last.is_empty(), "whoami shows no key");
+    ensure!(a.fleetctl(&["key", "remove", &last]).await?.code == 1, "the last admin was removed");
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_capsule_with_another_certificate_is_not_talked_to() -> Result<()> {
+    let fleet = Fleet::builder(2).without_images().start().await?;
+    let contexts = fleet.operator().config().join("contexts.toml");
+    let (a, b) = (fleet.capsule("a").api()?.to_string(), fleet.capsule("b").api()?.to_string());
+    let text = std::fs::read_to_string(&contexts)?;
+    ensure!(text.contains(&a) && text.contains(&b), "{text}");
+    std::fs::write(&contexts, text.replace(&a, "@").replace(&b, &a).replace('@', &b))?;
+    let refused = fleet.fleetctl(&["-c", "a", "whoami"]).await?;
+    ensure!(refused.code == 1, "{refused:?}");
+    ensure!((refused.stderr + &refused.stdout).contains("fingerprint"), "the refusal does not say why");
+    fleet.passed();
+    Ok(())
+}
