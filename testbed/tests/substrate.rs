@@ -26,13 +26,13 @@ struct Guard(&'static str);
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Ok(Some(testbed)) = Testbed::open(self.0) {
-            testbed.remove(State::Remove).unwrap();
+            testbed.remove(State::Remove).expect("the testbed goes");
         }
     }
 }
 
 fn up(name: &'static str, nodes: usize) -> (Guard, Testbed) {
-    (Guard(name), Testbed::ensure(&request(name, nodes)).unwrap())
+    (Guard(name), Testbed::ensure(&request(name, nodes)).expect("the testbed comes up"))
 }
 
 #[test]

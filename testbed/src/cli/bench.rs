@@ -24,7 +24,9 @@ pub struct BenchArgs {
 impl BenchArgs {
     pub async fn run(self) -> Result<()> {
         if self.list {
-            bench::ALL.iter().for_each(|bench| println!("{:<10} {}", bench.name, bench.about));
+            for bench in bench::ALL {
+                println!("{:<10} {}", bench.name, bench.about);
+            }
             return Ok(());
         }
         let rows = bench::run(&self.names, if self.quick { Effort::Quick } else { Effort::Full }).await?;

@@ -22,25 +22,28 @@ pub struct Down {
 impl Down {
     pub fn run(self) -> Result<()> {
         let state = if self.keep_state { State::Keep } else { State::Remove };
-        let names = match self.all {
-            true => Record::all()?.into_iter().map(|record| record.name).collect(),
-            false => vec![self.which.name.clone()],
+        let names = if self.all {
+            Record::all()?.into_iter().map(|record| record.name).collect()
+        } else {
+            vec![self.which.name.clone()]
         };
         for name in names {
-            match Testbed::open(&name)? {
-                Some(testbed) => {
-                    testbed.remove(state)?;
-                    println!("fleet {name:?} is gone");
-                }
-                None => {
-                    // After a reboot there is no record, but there may be state.
-                    if state == State::Remove {
-                        substrate::remove_leftover_dir(&self.which.dir()?)?;
-                    }
-                    println!("fleet {name:?} is not up");
-                }
-            }
+            self.take_down(&name, state)?;
         }
         substrate::remove_stale()
+    }
+
+    fn take_down(&self, name: &str, state: State) -> Result<()> {
+        if let Some(testbed) = Testbed::open(name)? {
+            testbed.remove(state)?;
+            println!("fleet {name:?} is gone");
+            return Ok(());
+        }
+        // After a reboot there is no record, but there may be state.
+        if state == State::Remove {
+            substrate::remove_leftover_dir(&self.which.dir()?)?;
+        }
+        println!("fleet {name:?} is not up");
+        Ok(())
     }
 }

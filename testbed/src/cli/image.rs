@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::fixtures;
+use crate::fixtures::{self, Image};
 
 /// Write a fixture image as an archive that `fleetctl image push` takes.
 #[derive(Args, Debug)]
@@ -40,11 +40,8 @@ impl ImageArgs {
             Which::Echo => fixtures::echo()?,
             Which::Random => fixtures::random("localhost/random:1", 1, self.mib << 20, 1)?,
         };
-        if self.docker {
-            image.write_docker(&self.file)?
-        } else {
-            image.write_oci(&self.file)?
-        }
+        let write = if self.docker { Image::write_docker } else { Image::write_oci };
+        write(&image, &self.file)?;
         println!("{} holds {}", self.file.display(), image.reference());
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Cli {
         match self.command {
             Command::Up(up) => runtime()?.block_on(up.run()),
             Command::Down(down) => down.run(),
-            Command::Status(status) => status.run(),
+            Command::Status(status::Status {}) => status::Status::run(),
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
             Command::Image(image) => image.run(),
         }

@@ -25,7 +25,7 @@ struct Row {
 }
 
 impl Status {
-    pub fn run(self) -> Result<()> {
+    pub fn run() -> Result<()> {
         let rows: Vec<Row> = Record::all()?.iter().flat_map(rows).collect();
         if rows.is_empty() {
             println!("no fleet is up; `testbed up` starts one");

@@ -5,9 +5,7 @@ use anyhow::{Context as _, Result};
 use capsule_client::{Fleet as Contexts, Home, Selection, Target};
 use capsule_proto::{
     token::{Claims, METADATA_KEY},
-    v1::{
-        ListEventsRequest, WhoAmIRequest, events_client::EventsClient, identity_client::IdentityClient,
-    },
+    v1::{ListEventsRequest, WhoAmIRequest, events_client::EventsClient, identity_client::IdentityClient},
 };
 use tonic::{Request, Status, transport::Channel};
 

@@ -12,7 +12,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use crate::sys;
 
 /// For one command; more than any scenario takes, so that a hang fails with its command named.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// What a command did.
 #[derive(Clone, Debug)]

@@ -20,18 +20,21 @@ pub fn remove(record: &Record, state: State) -> Result<()> {
 
     let mut failures = Vec::new();
     let mut step = |result: Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
-    record.helpers.iter().chain(record.nodes.iter().filter_map(|node| node.agent.as_ref())).for_each(
-        |process| {
-            process.signal(Signal::SIGKILL);
-            process.signal(Signal::SIGCONT);
-        },
-    );
+    let agents = record.nodes.iter().filter_map(|node| node.agent.as_ref());
+    for process in record.helpers.iter().chain(agents) {
+        process.signal(Signal::SIGKILL);
+        process.signal(Signal::SIGCONT);
+    }
     step(process::kill_all(&inodes, &record.dir, KILL_LIMIT));
     step(disk::unmount_below(&record.dir));
     step(disk::free_loops_below(&record.dir));
-    names.iter().for_each(|name| step(netns::remove(name)));
+    for name in &names {
+        step(netns::remove(name));
+    }
     step(link::remove(&plan.operator_link()));
-    cgroups.iter().for_each(|name| cgroup::remove(name));
+    for name in &cgroups {
+        cgroup::remove(name);
+    }
     if state == State::Remove && record.dir.join(MARKER).exists() {
         step(disk::remove_tree(&record.dir));
     }

@@ -45,7 +45,9 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn remove_empty(dir: &Path) {
-    directories(dir).iter().for_each(|below| remove_empty(below));
+    for below in directories(dir) {
+        remove_empty(&below);
+    }
     // Busy or absent: both are fine, nothing of ours is lost.
     let _ = fs::remove_dir(dir);
 }
