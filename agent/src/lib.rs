@@ -12,9 +12,13 @@
 //! - [`sys`]: one file per external tool or kernel interface.
 
 pub mod clock;
+pub mod config;
 pub mod event;
+pub mod identity;
 pub mod image;
+pub mod logging;
 pub mod network;
+pub mod node;
 pub mod runtime;
 pub mod status;
 pub mod store;

@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 
 use crate::{
+    identity::{KeyChangeError, Refusal},
     image::ImageError,
     network::NetworkError,
     runtime::RuntimeError,
@@ -120,6 +121,31 @@ impl From<WorkloadError> for Status {
                 NeedKind::Failed => Code::Unavailable,
             },
             WorkloadError::Io { .. } => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Role { .. } => Code::PermissionDenied,
+            Refusal::Claimed { .. } | Refusal::WindowClosed(_) => Code::FailedPrecondition,
+            Refusal::Limited(_) | Refusal::Busy => Code::ResourceExhausted,
+            _ => Code::Unauthenticated,
+        };
+        Self::new(code, chain(&refusal))
+    }
+}
+
+impl From<KeyChangeError> for Status {
+    fn from(error: KeyChangeError) -> Self {
+        let code = match error {
+            KeyChangeError::Unknown(_) => Code::NotFound,
+            KeyChangeError::LastAdmin(_) => Code::FailedPrecondition,
+            KeyChangeError::Known(_) => Code::AlreadyExists,
+            KeyChangeError::Invalid(_) => Code::InvalidArgument,
+            KeyChangeError::Store(error) => return error.into(),
         };
         Self::new(code, chain(&error))
     }

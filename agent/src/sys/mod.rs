@@ -1,7 +1,10 @@
 //! One file per external tool or kernel interface; nothing else runs commands.
 
 pub mod ext4;
+pub mod file;
+pub mod limits;
 pub mod link;
+pub mod lock;
 pub mod loopdev;
 pub mod mount;
 pub mod netlink;

@@ -12,7 +12,8 @@ CREATE TABLE operator_key (
     name          TEXT NOT NULL,
     role          INTEGER NOT NULL,       -- capsule.v1.Role
     enrolled_at   INTEGER NOT NULL,
-    last_used_at  INTEGER
+    last_used_at  INTEGER,
+    claimed_in    TEXT UNIQUE             -- the claim window that enrolled it, where one did
 ) STRICT;
 
 CREATE TABLE event (

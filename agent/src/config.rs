@@ -1,0 +1,80 @@
+//! What the operator of the host decides, from the command line.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use capsule_proto::DEFAULT_PORT;
+
+/// Settings of one agent.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Directory that holds everything this capsule is: database, keys, images, volumes, logs
+    #[arg(long, value_name = "DIR", env = "CAPSULED_STATE_DIR")]
+    pub state_dir: PathBuf,
+
+    /// Address of the API; port 0 picks a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
+    pub listen: SocketAddr,
+
+    /// Name shown to operators; the host's own where absent
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+
+    /// The containerd program
+    #[arg(long, value_name = "PATH", default_value = "containerd")]
+    pub containerd: PathBuf,
+
+    /// Subnet of the bridge; chosen where absent, and kept
+    #[arg(long, value_name = "CIDR")]
+    pub bridge_subnet: Option<String>,
+
+    /// Ask URL instead of registry HOST first; may be repeated
+    #[arg(long = "mirror", value_name = "HOST=URL")]
+    pub mirrors: Vec<Mirror>,
+
+    /// Speak plain HTTP to this registry; may be repeated. Loopback always may be plain
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
+}
+
+impl Config {
+    /// Everything else as the command line defaults to.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            listen: default_listen(),
+            hostname: None,
+            containerd: "containerd".into(),
+            bridge_subnet: None,
+            mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT))
+}
+
+/// Where images of a registry are looked for first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// As in references: `docker.io`.
+    pub host: String,
+    /// `http://` or `https://`.
+    pub url: String,
+}
+
+impl FromStr for Mirror {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((host, url))
+                if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) =>
+            {
+                Ok(Self { host: host.into(), url: url.into() })
+            }
+            _ => Err("write HOST=URL, as in docker.io=https://mirror.example".into()),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The layer around every service: each call is checked against keys, token and role.
+
+use std::{
+    task::{Context, Poll},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use capsule_proto::{KeyId, token::METADATA_KEY, v1::Role};
+use futures_util::future::{Either, Ready, ready};
+use http::{HeaderMap, Request, Response};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{Identity, Peer, Refusal, roles, token};
+
+/// Who calls; a request extension of every call but `Adopt`.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The operator key.
+    pub key_id: KeyId,
+    /// What it may do.
+    pub role: Role,
+    /// What its operator calls it.
+    pub name: String,
+}
+
+impl Identity {
+    /// Checks one call.
+    fn authenticate(&self, method: &str, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Refusal> {
+        let public_key = peer.public_key().ok_or(Refusal::NoCertificate)?;
+        let key = self.0.keys.find(public_key).ok_or_else(|| Refusal::NotEnrolled(KeyId::of(public_key)))?;
+        let expected = token::Expected {
+            capsule_id: &self.0.capsule_id,
+            key_id: &key.key_id,
+            method,
+            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        };
+        let checked = token::check(bearer(headers)?, &key.decoding, &expected)?;
+        self.0.replay().take(checked.jti, checked.lifetime, Instant::now())?;
+        peer.acknowledge();
+        key.mark_used();
+        let needs = roles::least_role(method);
+        if (key.role as i32) < (needs as i32) {
+            let (method, key_name) = (method.to_owned(), key.name.clone());
+            return Err(Refusal::Role { key: key_name, has: key.role, needs, method });
+        }
+        Ok(Caller { key_id: key.key_id.clone(), role: key.role, name: key.name.clone() })
+    }
+
+    /// Puts the caller into the request, or makes the answer that refuses it.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let method = request.uri().path();
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return Err(Status::internal("the connection is not known; this is a fault of the agent"));
+        };
+        if method == roles::ADOPT {
+            return Ok(());
+        }
+        match self.authenticate(method, request.headers(), peer) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Ok(())
+            }
+            Err(refusal) => Err(self.refuse(refusal, method, peer.address())),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let missing = || Refusal::Token(format!("the metadata has no `{METADATA_KEY}: Bearer …`"));
+    let value = headers.get(METADATA_KEY).ok_or_else(missing)?;
+    value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(missing)
+}
+
+/// Wraps services in the check.
+#[derive(Clone)]
+pub struct AuthLayer(pub(super) Identity);
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
+
+    fn layer(&self, inner: S) -> AuthService<S> {
+        AuthService { identity: self.0.clone(), inner }
+    }
+}
+
+/// A service that only authenticated calls reach.
+#[derive(Clone)]
+pub struct AuthService<S> {
+    identity: Identity,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for AuthService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.identity.admit(&mut request) {
+            Ok(()) => Either::Right(self.inner.call(request)),
+            Err(status) => Either::Left(ready(Ok(status.into_http()))),
+        }
+    }
+}

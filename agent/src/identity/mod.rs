@@ -1,0 +1,201 @@
+//! Who this capsule is and who may talk to it.
+//!
+//! - `own`: capsule id, server key and certificate; `tls`, `listener`, `strangers`: from a socket
+//!   to connections that prove a key, with bounds on those who do not;
+//! - `keys`: enrolled operator keys; `claim`: how the first is enrolled;
+//! - `auth`: the layer that checks every call: key, `token`, `replay`, then `roles`;
+//! - `refusals`: refused calls, counted and limited per address.
+//!
+//! [`agent`](crate::agent) starts it, puts [`Identity::layer`] around all services, and calls
+//! [`Identity::flush`] now and then.
+
+mod auth;
+mod claim;
+mod keys;
+mod listener;
+mod own;
+mod refusal;
+mod refusals;
+mod replay;
+pub mod roles;
+mod rpc;
+mod strangers;
+mod table;
+mod tls;
+mod token;
+
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use capsule_proto::Fingerprint;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+pub use auth::{AuthLayer, Caller};
+pub use claim::{CLAIM_WINDOW, SENTINEL, SENTINEL_MAX_AGE};
+pub use listener::{Connection, Peer};
+pub use own::IdentityError;
+pub use refusal::Refusal;
+pub use rpc::KeyChangeError;
+
+use crate::{
+    event::{Events, NewEvent},
+    store::{Store, StoreError},
+};
+use claim::{ClaimWindow, Sentinel};
+use keys::Keys;
+use refusals::Refusals;
+use replay::ReplayCache;
+
+/// Kind of the subject of this capability's events.
+const SUBJECT: &str = "identity";
+
+/// The capability; cheap to clone.
+#[derive(Clone)]
+pub struct Identity(Arc<Inner>);
+
+struct Inner {
+    capsule_id: String,
+    short_id: String,
+    hostname: String,
+    fingerprint: Fingerprint,
+    tls: Arc<rustls::ServerConfig>,
+    store: Store,
+    events: Events,
+    keys: Keys,
+    window: ClaimWindow,
+    refusals: Mutex<Refusals>,
+    replay: Mutex<ReplayCache>,
+}
+
+impl Inner {
+    fn replay(&self) -> MutexGuard<'_, ReplayCache> {
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Identity {
+    /// Reads or makes the identity and opens the claim window, for `window`, where it is due.
+    pub async fn start(
+        state_dir: &Path,
+        hostname: String,
+        window: Duration,
+        store: Store,
+        events: Events,
+    ) -> Result<Self, IdentityError> {
+        let own = own::ensure(state_dir, &store).await?;
+        let tls = tls::server_config(&own).map_err(|error| IdentityError::Crypto(error.to_string()))?;
+        let keys = Keys::load(store.clone()).await?;
+        let path = state_dir.join(SENTINEL);
+        let sentinel = claim::take_sentinel(state_dir).map_err(|source| IdentityError::Io {
+            attempt: "the claim window cannot be opened by",
+            path,
+            source,
+        })?;
+        report(&sentinel, keys.is_empty(), &events);
+        Ok(Self(Arc::new(Inner {
+            capsule_id: own.capsule_id.to_string(),
+            short_id: own.short_id(),
+            hostname,
+            fingerprint: own.fingerprint,
+            tls: Arc::new(tls),
+            store,
+            events,
+            keys,
+            window: ClaimWindow::open(window, &sentinel),
+            refusals: Mutex::new(Refusals::new(Instant::now())),
+            replay: Mutex::default(),
+        })))
+    }
+
+    /// UUID.
+    pub fn capsule_id(&self) -> &str {
+        &self.0.capsule_id
+    }
+
+    /// `capsule-a3f2`.
+    pub fn short_id(&self) -> &str {
+        &self.0.short_id
+    }
+
+    /// As shown to operators.
+    pub fn hostname(&self) -> &str {
+        &self.0.hostname
+    }
+
+    /// Of the server certificate.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+
+    /// Calls refused since the start.
+    pub fn refused_calls(&self) -> u64 {
+        self.0.refusals().total()
+    }
+
+    /// The check of every call.
+    pub fn layer(&self) -> AuthLayer {
+        AuthLayer(self.clone())
+    }
+
+    /// Connections whose handshake is done.
+    pub fn listen(&self, listener: TcpListener) -> ReceiverStream<io::Result<Connection>> {
+        listener::listen(listener, self.0.tls.clone())
+    }
+
+    /// Writes down when keys were last used.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.0.keys.flush_used().await
+    }
+
+    /// Books a refusal, reports it as far as the limits allow, and makes the answer.
+    fn refuse(&self, refusal: Refusal, method: &str, from: IpAddr) -> Status {
+        let verdict = self.0.refusals().record(from, Instant::now());
+        let reason = refusal.reason();
+        if let Some(untold) = verdict.event {
+            let more = if untold > 1 {
+                format!(" ({untold} calls since the last such event)")
+            } else {
+                String::new()
+            };
+            let message = format!("{method:.80?} from {from} was refused ({reason}): {refusal}{more}");
+            self.0.events.emit(NewEvent::new(SUBJECT, "", "CallRefused", message).warning());
+        } else if verdict.within_limit {
+            tracing::warn!(%from, reason, "a call was refused: {refusal}");
+        }
+        if verdict.within_limit { refusal.into() } else { Refusal::Limited(from).into() }
+    }
+}
+
+fn report(sentinel: &Sentinel, unclaimed: bool, events: &Events) {
+    let minutes = CLAIM_WINDOW.as_secs() / 60;
+    match sentinel {
+        Sentinel::Absent if unclaimed => {
+            tracing::info!("no operator key is enrolled: the capsule can be adopted for {minutes} minutes");
+        }
+        Sentinel::Absent => {}
+        Sentinel::Consumed => {
+            let message =
+                format!("{SENTINEL} was found and removed: the capsule can be adopted for {minutes} minutes");
+            events.emit(NewEvent::new(SUBJECT, "", "ClaimWindowReopened", message).warning());
+        }
+        Sentinel::Stale(age) => {
+            let age =
+                age.map_or("from the future".into(), |age| format!("{} minutes old", age.as_secs() / 60));
+            tracing::warn!(
+                "{SENTINEL} is {age} and was ignored: touch it, then restart capsuled within {} minutes",
+                SENTINEL_MAX_AGE.as_secs() / 60
+            );
+        }
+    }
+}

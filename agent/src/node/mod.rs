@@ -1,0 +1,98 @@
+//! The machine itself and the agent's own log.
+//!
+//! `host` reads what the kernel says, `log` follows the ring that [`logging`](crate::logging)
+//! writes; numbers of other capabilities come through [`Census`].
+
+mod host;
+mod log;
+mod rpc;
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use capsule_proto::v1::{self, Mode};
+
+use crate::{identity::Identity, logging::LogRing, store::StoreError};
+
+/// What other capabilities know; answered at each call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All workloads.
+    pub workloads: u32,
+    /// Those that run.
+    pub workloads_running: u32,
+    /// All volumes.
+    pub volumes: u32,
+    /// Engine and version; empty where it does not answer.
+    pub containerd_version: String,
+}
+
+/// Whoever can count.
+#[async_trait]
+pub trait Census: Send + Sync {
+    /// As things are now.
+    async fn count(&self) -> Result<Counts, StoreError>;
+}
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whose file system is reported.
+    pub state_dir: PathBuf,
+    /// When the agent started.
+    pub started_at: SystemTime,
+    /// What this capsule can do: `container`, `volume/file`, …
+    pub capabilities: Vec<String>,
+    /// IPv4 and IPv6 subnet of the bridge; empty without one.
+    pub subnets: (String, String),
+}
+
+/// The capability; cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    census: Arc<dyn Census>,
+    facts: Facts,
+    log: Option<LogRing>,
+}
+
+impl Node {
+    /// Without a `log`, `Logs` is refused.
+    pub fn new(identity: Identity, census: Arc<dyn Census>, facts: Facts, log: Option<LogRing>) -> Self {
+        Self(Arc::new(Inner { identity, census, facts, log }))
+    }
+
+    async fn info(&self) -> Result<v1::NodeInfo, StoreError> {
+        let Inner { identity, census, facts, .. } = &*self.0;
+        let counts = census.count().await?;
+        let host = host::read(&facts.state_dir);
+        Ok(v1::NodeInfo {
+            capsule_id: identity.capsule_id().into(),
+            short_id: identity.short_id().into(),
+            hostname: identity.hostname().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: Mode::Hosted as i32,
+            kernel: host.kernel,
+            architecture: host.architecture,
+            booted_at: host.booted_at.map(capsule_proto::timestamp),
+            agent_started_at: Some(capsule_proto::timestamp(facts.started_at)),
+            cpus: host.cpus,
+            memory_total_bytes: host.memory_total_bytes,
+            memory_available_bytes: host.memory_available_bytes,
+            load1: host.load1,
+            disk_total_bytes: host.disk_total_bytes,
+            disk_available_bytes: host.disk_available_bytes,
+            containerd_version: counts.containerd_version,
+            workloads: counts.workloads,
+            workloads_running: counts.workloads_running,
+            volumes: counts.volumes,
+            capabilities: facts.capabilities.clone(),
+            fingerprint: identity.fingerprint().to_string(),
+            bridge_subnet: facts.subnets.0.clone(),
+            bridge_subnet6: facts.subnets.1.clone(),
+            refused_calls: identity.refused_calls(),
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! The `Node` service.
+
+use capsule_proto::v1::{self, node_server};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Node, log};
+
+/// Lines that wait for the network to take them.
+const STREAM_BACKLOG: usize = 64;
+
+#[tonic::async_trait]
+impl node_server::Node for Node {
+    type LogsStream = ReceiverStream<Result<v1::NodeLogLine, Status>>;
+
+    async fn get_info(&self, _: Request<v1::GetInfoRequest>) -> Result<Response<v1::NodeInfo>, Status> {
+        Ok(Response::new(self.info().await?))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<v1::NodeLogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let v1::NodeLogsRequest { follow, tail } = request.into_inner();
+        let ring = self.0.log.clone();
+        let ring = ring.ok_or_else(|| Status::failed_precondition("this agent keeps no log of its own"))?;
+        let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+        tokio::spawn(async move {
+            if let Err(error) = log::send(ring, tail, follow, &sender).await {
+                let status = Status::internal(format!("the agent's log cannot be read: {error}"));
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
