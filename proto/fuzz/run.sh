@@ -14,9 +14,9 @@ coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-trace-compares"
 # With --target the flags reach what is fuzzed, but not build scripts and macros.
 RUSTFLAGS="$(echo $coverage) --cfg fuzzing" \
-  cargo build --quiet --locked --release --manifest-path "$fuzz/Cargo.toml" --target "$host" --target-dir "$out"
+  cargo build --quiet --release --manifest-path "$fuzz/Cargo.toml" --target "$host" --target-dir "$out"
 
 mkdir -p "$out/corpus" "$out/artifacts"
 exec "$out/$host/release/manifest" "$out/corpus" "$fuzz/../tests/fixtures" \
   -dict="$fuzz/manifest.dict" -artifact_prefix="$out/artifacts/" -max_total_time="$seconds" \
-  -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+  -max_len=4096 -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1

@@ -6,6 +6,7 @@ use super::{
     error::{Place, Problem},
     fields::{self, Walker},
     form,
+    source::MAX_ERRORS,
     tree::{Entry, Node, Value as NodeValue},
 };
 use crate::{v1, validate};
@@ -82,6 +83,9 @@ impl Reader {
 
     fn entry(&mut self, entry: &Entry) {
         let may_be_volume = self.kind.is_none_or(|kind| kind == v1::Kind::Volume);
+        if self.walker.problems.len() > MAX_ERRORS {
+            return;
+        }
         match fields::find(&self.manifest.descriptor(), &entry.key) {
             Some(field) if self.is_other_body(&field) => self.refuse_body(&field, entry),
             Some(field) if field.name() == "volume" => self.volume_body(entry),

@@ -14,6 +14,7 @@ use super::{
     error::{Place, Problem},
     form::{self, Form},
     scalar::{Meaning, Scalar},
+    source::MAX_ERRORS,
     suggest,
     tree::{Entry, Node, Value as NodeValue},
 };
@@ -91,6 +92,9 @@ impl Walker {
 
     /// Reads `entry` as a field of `message`, which is at `path`.
     pub(super) fn field(&mut self, message: &mut DynamicMessage, entry: &Entry, path: &str) {
+        if self.problems.len() > MAX_ERRORS {
+            return;
+        }
         let of = message.descriptor();
         let Some(field) = find(&of, &entry.key) else {
             let fields: Vec<FieldDescriptor> = of.fields().collect();

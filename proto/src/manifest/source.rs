@@ -14,8 +14,8 @@ use super::{
 /// Largest text that is read, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// Errors that are shown of one text; who has more reads no further.
-const MAX_ERRORS: usize = 100;
+/// Errors that are shown of one text; what has more is read no further.
+pub(super) const MAX_ERRORS: usize = 100;
 
 /// Every document of `text`, or everything that is wrong with them.
 pub(super) fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestErrors> {
@@ -28,6 +28,9 @@ pub(super) fn documents(file: &str, text: &str) -> Result<Vec<Document>, Manifes
                 match document::read(node) {
                     Ok(document) => documents.push(document),
                     Err(found) => problems.extend(found),
+                }
+                if problems.len() > MAX_ERRORS {
+                    break;
                 }
             }
         }
@@ -97,15 +100,12 @@ fn repeated(documents: &[Document]) -> Vec<Problem> {
 /// The first [`MAX_ERRORS`] problems, in the order of the text.
 fn errors(file: &str, mut problems: Vec<Problem>) -> ManifestErrors {
     problems.sort_by_key(|problem| problem.at);
-    let more = problems.len().saturating_sub(MAX_ERRORS);
+    let is_cut = problems.len() > MAX_ERRORS;
     problems.truncate(MAX_ERRORS);
     let mut errors: Vec<ManifestError> = problems.into_iter().map(|problem| problem.in_file(file)).collect();
-    if let Some(last) = errors.last().filter(|_| more > 0).cloned() {
-        errors.push(ManifestError {
-            path: String::new(),
-            message: format!("and {more} more errors"),
-            ..last
-        });
+    if let Some(last) = errors.last().filter(|_| is_cut).cloned() {
+        let message = format!("there are more errors; the first {MAX_ERRORS} are shown");
+        errors.push(ManifestError { path: String::new(), message, ..last });
     }
     ManifestErrors(errors)
 }

@@ -5,12 +5,19 @@ use std::net::IpAddr;
 use super::Report;
 use crate::v1;
 
+/// Most ports of one workload; each is compared with each.
+const MAX_PORTS: usize = 1024;
+
 /// Ports that a process can listen on.
 pub(super) fn port_is_valid(port: u32) -> bool {
     (1..=65535).contains(&port)
 }
 
 pub(super) fn check_ports(report: &mut Report, mode: v1::NetworkMode, ports: &[v1::Port]) {
+    if ports.len() > MAX_PORTS {
+        return report
+            .add_at("ports", format!("{} ports are too many; {MAX_PORTS} is the most", ports.len()));
+    }
     report.each("ports", ports, |report, index, port| {
         check_port(report, port);
         check_mode(report, mode, port);

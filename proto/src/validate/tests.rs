@@ -95,6 +95,7 @@ fn ports_stay_in_range_and_apart() {
     refused(&container(|c| c.ports = vec![port(65536, None)]), "container.ports[0].containerPort", "65535");
     refused(&container(|c| c.ports = vec![port(1, Some(70000))]), "container.ports[0].hostPort", "70000");
     accepted(&container(|c| c.ports = vec![port(80, Some(0)), port(80, Some(8080)), port(81, Some(0))]));
+    refused(&container(|c| c.ports = vec![port(80, None); 2000]), "container.ports", "1024 is the most");
     let two = container(|c| c.ports = vec![port(80, Some(8080)), port(81, Some(8080))]);
     refused(&two, "container.ports[1]", "host port 8080/tcp is taken by ports[0]");
     refused(
