@@ -157,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layers: Vec<String> = (0..120)
             .map(|number| {
-                let layer = dir.path().join(format!("snapshots/{number}/fs"));
+                let layer = dir.path().join(format!("snapshots/layer-of-an-image-{number}/fs"));
                 fs::create_dir_all(&layer).unwrap();
                 fs::write(layer.join(format!("file-{number}")), "").unwrap();
                 layer.display().to_string()

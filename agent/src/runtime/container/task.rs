@@ -1,6 +1,10 @@
 //! Tasks: the process of a sandbox.
 
-use std::{fmt::Write as _, path::Path, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use capsule_proto::Name;
 use containerd_client::{
@@ -23,6 +27,8 @@ use crate::runtime::{Exit, RuntimeError, Task, TaskState, Whom};
 const NOT_FOUND: u32 = 127;
 /// Exit code of a shell for a command that cannot be run.
 const NOT_EXECUTABLE: u32 = 126;
+/// A shim waits for the log pump to be ready, and without a limit it would for ever.
+const CREATE_DEADLINE: Duration = Duration::from_secs(60);
 /// First argument of the log pump; containerd passes the URI's query as arguments.
 const LOG_PUMP: &str = "log-pump";
 
@@ -43,7 +49,9 @@ impl Containerd {
             options: Some(self.runc_options()),
             ..CreateTaskRequest::default()
         };
-        match self.tasks().create(request(create)).await {
+        let mut create = request(create);
+        create.set_timeout(CREATE_DEADLINE);
+        match self.tasks().create(create).await {
             Ok(answer) => Ok(answer.into_inner().pid),
             Err(status) if status.code() == Code::AlreadyExists => self.prepared(name).await,
             Err(status) => Err(start_failed(&format!("make the task of workload {name}"), status)),

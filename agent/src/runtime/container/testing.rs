@@ -1,7 +1,17 @@
 //! A real containerd in a temporary state directory, and a busybox image, for tests as root.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use oci_spec::image::{Arch, ConfigBuilder, ImageConfigurationBuilder, Os, RootFsBuilder};
 use sha2::{Digest, Sha256};
 
@@ -11,8 +21,8 @@ use crate::{event::Events, image::ImageInfo, store::Store};
 /// Writes the task's output to `DIR/stdout` and `DIR/stderr`.
 const LOG_PUMP: &str = "#!/bin/sh
 mkdir -p \"$2\"
-cat <&3 >>\"$2/stdout\" &
-cat <&4 >>\"$2/stderr\" &
+cat <&3 >>\"$2/stdout\" 4<&- 5>&- &
+cat <&4 >>\"$2/stderr\" 3<&- 5>&- &
 exec 3<&- 4<&- 5>&-
 wait
 ";
@@ -21,7 +31,7 @@ wait
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nlog:x:20:web\nwheel:x:10:root\nweb:x:102:\n";
 
-/// Starts containerd below `dir`, which should be short; stop it with `shutdown`.
+/// Starts containerd below `dir`, which should be short; take it away with [`remove_all`].
 pub(crate) async fn test_containerd(dir: &Path) -> Arc<Containerd> {
     start(dir).await.unwrap()
 }
@@ -33,8 +43,48 @@ pub(super) fn config(dir: &Path) -> ContainerdConfig {
         std::fs::write(&log_pump, LOG_PUMP).unwrap();
         std::fs::set_permissions(&log_pump, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let parent = format!("capsule-test-{}", dir.file_name().unwrap().to_string_lossy().to_lowercase());
-    ContainerdConfig { log_pump, ..ContainerdConfig::new(dir, parent) }
+    ContainerdConfig { log_pump, ..ContainerdConfig::new(dir, cgroup_parent(dir)) }
+}
+
+fn cgroup_parent(dir: &Path) -> String {
+    format!("capsule-test-{}", dir.file_name().unwrap().to_string_lossy().to_lowercase())
+}
+
+/// Ends all that runs below the test's cgroups and takes away cgroups and mounts, also after a
+/// failure in the middle.
+pub(crate) fn remove_all(dir: &Path) {
+    for _ in 0..100 {
+        let cgroups = cgroups(&cgroup_parent(dir));
+        if cgroups.is_empty() {
+            break;
+        }
+        for cgroup in cgroups {
+            let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            let _ = std::fs::remove_dir(&cgroup);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    for at in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(at).starts_with(dir) {
+            let _ = umount2(at, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// Children before their parents.
+fn cgroups(parent: &str) -> Vec<PathBuf> {
+    let children = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = children(root).into_iter().chain([root.to_owned()]);
+    let parents = hierarchies.map(|hierarchy| hierarchy.join(parent)).filter(|path| path.is_dir());
+    parents.flat_map(|parent| children(&parent).into_iter().chain([parent.clone()])).collect()
 }
 
 pub(super) async fn start(dir: &Path) -> Result<Arc<Containerd>, super::RuntimeError> {

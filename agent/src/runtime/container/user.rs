@@ -1,7 +1,8 @@
 //! Who a process runs as: `user`, `uid`, `user:group` or `uid:gid`, looked up in the image.
 
-use std::{io::Read, path::Path};
+use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
+use nix::fcntl::OFlag;
 use pathrs::{Root, flags::OpenFlags};
 
 use crate::runtime::RuntimeError;
@@ -27,7 +28,12 @@ pub(super) struct Accounts {
 impl Accounts {
     /// Reads them beneath `root`; no link in it leads out.
     pub(super) fn read(root: &Path) -> Self {
-        let Ok(root) = Root::open(root) else { return Self::default() };
+        // Opened here, as `root` may be a link of the kernel's: /proc/PID/root.
+        let flags = (OFlag::O_PATH | OFlag::O_DIRECTORY).bits();
+        let Ok(dir) = File::options().read(true).custom_flags(flags).open(root) else {
+            return Self::default();
+        };
+        let root = Root::from_fd(dir);
         Self { passwd: read_file(&root, "/etc/passwd"), group: read_file(&root, "/etc/group") }
     }
 }
