@@ -76,9 +76,12 @@ impl Layout {
     }
 }
 
+/// What the names of all capsules' bridges begin with.
+pub(super) const BRIDGE_PREFIX: &str = "cap-";
+
 /// Name of a capsule's bridge.
 pub(super) fn bridge_name(capsule_id: &str) -> String {
-    format!("cap-{}", capsule_id.chars().take(4).collect::<String>())
+    format!("{BRIDGE_PREFIX}{}", capsule_id.chars().take(4).collect::<String>())
 }
 
 /// A workload's hardware address: locally administered, and as unique as its IPv4 address.

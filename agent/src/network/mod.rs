@@ -101,6 +101,12 @@ impl Network {
             let text = "this kernel has no IPv6: workloads have IPv4 only";
             events.emit(NewEvent::new("node", "", "NoIpv6", text).warning());
         }
+        if !bridge.hairpin {
+            let text = "net.bridge.bridge-nf-call-iptables is on and the host has other bridges: workloads reach \
+                        each other by name and address, but not published ports at the host's own addresses. Set \
+                        it and bridge-nf-call-ip6tables to 0 if nothing else needs them";
+            events.emit(NewEvent::new("node", "", "NoHairpin", text).warning());
+        }
         let names = Names::default();
         let dns = dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
         let firewall = Firewall::start(layout.clone());

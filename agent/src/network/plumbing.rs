@@ -8,7 +8,7 @@ use std::{fs::File, io, net::IpAddr};
 
 use super::{
     NetworkError,
-    layout::{Layout, Member},
+    layout::{BRIDGE_PREFIX, Layout, Member},
 };
 use crate::sys::{
     link::{self, Link, NewVeth, Route},
@@ -30,6 +30,8 @@ pub(super) struct Bridge {
     pub(super) mtu: u32,
     /// Whether this kernel speaks IPv6.
     pub(super) ipv6: bool,
+    /// Whether a workload reaches published ports at the host's own addresses.
+    pub(super) hairpin: bool,
 }
 
 /// Prefixes of the host that are not behind `bridge`.
@@ -58,7 +60,8 @@ pub(super) fn ensure_bridge(layout: &Layout) -> Result<Bridge, NetworkError> {
     set_parameters(name, ipv6, &mut netlink, &routes)
         .map_err(NetworkError::kernel("set the kernel's network parameters; is /proc/sys writable?"))?;
     address_bridge(&mut netlink, layout, found.index, ipv6).map_err(attempt())?;
-    Ok(Bridge { index: found.index, mtu: found.mtu, ipv6 })
+    let hairpin = ensure_routed(&mut netlink).map_err(attempt())?;
+    Ok(Bridge { index: found.index, mtu: found.mtu, ipv6, hairpin })
 }
 
 fn create_bridge(netlink: &mut Netlink, layout: &Layout, routes: &[Route]) -> io::Result<Link> {
@@ -100,6 +103,21 @@ fn set_parameters(bridge: &str, ipv6: bool, netlink: &mut Netlink, routes: &[Rou
         sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
+}
+
+/// With br_netfilter, a packet whose destination was rewritten to another workload is bridged at
+/// once instead of routed, and isolation drops it. Its switches belong to the whole namespace: they
+/// are turned off where no bridge of someone else may count on them. Returns whether they are off.
+fn ensure_routed(netlink: &mut Netlink) -> io::Result<bool> {
+    let switches = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+    if switches.iter().all(|switch| !sysctl::get(switch).is_ok_and(|value| value == "1")) {
+        return Ok(true);
+    }
+    let links = link::links(netlink)?;
+    if links.iter().any(|link| link.bridge && !link.name.starts_with(BRIDGE_PREFIX)) {
+        return Ok(false);
+    }
+    Ok(switches.iter().all(|switch| sysctl::ensure(switch, "0").is_ok()))
 }
 
 /// A host that forwards ignores router advertisements unless told otherwise (accept_ra = 2).

@@ -12,13 +12,13 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
 /// Exit status of e2fsck from which on errors were left; below, it repaired what there was.
 const UNCORRECTED: i32 = 4;
 
-/// Makes an empty file system that fills `device`: no blocks kept for root, inode tables
-/// initialised later by the kernel.
+/// Makes an empty file system that fills `device`: blocks of 4 KiB, since small ones that are
+/// grown would keep theirs; none kept for root; inode tables initialised later by the kernel.
 pub async fn make(device: &Path) -> Result<(), RunError> {
     let device = device.to_string_lossy();
     let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
     let features = "metadata_csum,64bit";
-    let arguments = ["-q", "-F", "-m", "0", "-E", options, "-O", features, &device];
+    let arguments = ["-q", "-F", "-b", "4096", "-m", "0", "-E", options, "-O", features, &device];
     run("mkfs.ext4", &arguments, b"", MAKE_DEADLINE).await.map(drop)
 }
 
@@ -33,7 +33,21 @@ pub async fn check(device: &Path) -> Result<(), RunError> {
     }
 }
 
+/// Whether a file system has its device's size now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It has.
+    Done,
+    /// It is mounted, and to grow it there the agent lacks CAP_SYS_RESOURCE.
+    Refused,
+}
+
 /// Grows the file system to its device; works while it is mounted.
-pub async fn grow(device: &Path) -> Result<(), RunError> {
-    run("resize2fs", &[&device.to_string_lossy()], b"", MAKE_DEADLINE).await.map(drop)
+pub async fn grow(device: &Path) -> Result<Growth, RunError> {
+    match run("resize2fs", &[&device.to_string_lossy()], b"", MAKE_DEADLINE).await {
+        Err(RunError::Failed { said, .. }) if said.contains("Permission denied to resize") => {
+            Ok(Growth::Refused)
+        }
+        outcome => outcome.map(|_| Growth::Done),
+    }
 }

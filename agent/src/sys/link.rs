@@ -40,6 +40,8 @@ pub struct Link {
     pub mtu: u32,
     /// A veth's other end, in whatever namespace that is.
     pub peer: Option<u32>,
+    /// Whether it is a bridge.
+    pub bridge: bool,
 }
 
 /// A prefix that the host has an address in or a route to.
@@ -75,14 +77,23 @@ fn up(mut message: LinkMessage) -> LinkMessage {
 
 fn link(message: Message) -> Option<Link> {
     let Message::NewLink(message) = message else { return None };
-    let mut link =
-        Link { index: message.header.index, name: String::new(), mac: Vec::new(), mtu: 0, peer: None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: Vec::new(),
+        mtu: 0,
+        peer: None,
+        bridge: false,
+    };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(mac) => link.mac = mac,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::LinkInfo(infos) => {
+                link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+            }
             _ => {}
         }
     }

@@ -12,7 +12,11 @@ use super::{
     store::BlockStore,
     table::{self, Entry, State},
 };
-use crate::{event::NewEvent, status, sys::ext4};
+use crate::{
+    event::NewEvent,
+    status,
+    sys::ext4::{self, Growth},
+};
 
 /// Below this share of free space on the host, in percent, making a volume warns.
 const NEARLY_FULL_PERCENT: u64 = 5;
@@ -76,7 +80,11 @@ impl Volumes {
             State::Ready => return Ok(()),
             State::Deleting => return Err(VolumeError::Deleting(name.clone())),
             State::Making => self.make(name, entry.size).await?,
-            State::Growing => self.grow(name, entry.size).await?,
+            State::Growing => {
+                if self.grow(name, entry.size).await? == Growth::Refused {
+                    return Ok(());
+                }
+            }
         }
         let volume = name.clone();
         let done = move |tx: &Transaction<'_>| Ok(table::set_ready(tx, &volume, entry.size)?);
@@ -96,7 +104,9 @@ impl Volumes {
         Ok(())
     }
 
-    async fn grow(&self, name: &Name, size: u64) -> Result<(), VolumeError> {
+    /// Where the kernel refuses to grow it while mounted, it stays `growing` and is grown before
+    /// it is mounted next.
+    async fn grow(&self, name: &Name, size: u64) -> Result<Growth, VolumeError> {
         self.warn_if_scarce(name, size);
         let open = move |blocks: &dyn BlockStore, name: &Name| {
             blocks.grow(name, size)?;
@@ -107,9 +117,18 @@ impl Volumes {
         if self.mounted(name)?.is_none() {
             ext4::check(device.path()).await.map_err(tool)?;
         }
-        ext4::grow(device.path()).await.map_err(tool)?;
-        self.emit(name, "Resized", format!("volume {name} has {size} bytes now"));
-        Ok(())
+        let growth = ext4::grow(device.path()).await.map_err(tool)?;
+        match growth {
+            Growth::Done => self.emit(name, "Resized", format!("volume {name} has {size} bytes now")),
+            Growth::Refused => {
+                let text = format!(
+                    "volume {name} will have {size} bytes when it is mounted next: the agent has no \
+                     CAP_SYS_RESOURCE, without which the kernel grows no mounted file system"
+                );
+                self.inner.events.emit(NewEvent::new("volume", name, "ResizeDeferred", text).warning());
+            }
+        }
+        Ok(growth)
     }
 
     /// Sparse files may promise more than the host has; the operator should know.
