@@ -57,12 +57,11 @@ fn resolv_conf(layout: &Layout, host: &ResolvConf) -> String {
 }
 
 fn hosts(name: &Name, reservation: Option<&Reservation>) -> String {
-    let mut text = String::from("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+    let loopback = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
     match reservation {
         Some(Reservation { ipv4, ipv6, .. }) => {
-            text += &format!("{ipv4} {name} {name}.{DOMAIN}\n{ipv6} {name} {name}.{DOMAIN}\n");
+            format!("{loopback}{ipv4} {name} {name}.{DOMAIN}\n{ipv6} {name} {name}.{DOMAIN}\n")
         }
-        None => text += &format!("127.0.1.1 {name}\n"),
+        None => format!("{loopback}127.0.1.1 {name}\n"),
     }
-    text
 }

@@ -252,7 +252,7 @@ async fn settle_subnets(
         Some((four, six)) => (four.parse()?, six.parse()?),
         None => store_subnets(asked, &taken, store).await?,
     };
-    if let Some((address, prefix)) = conflict(&four, &taken) {
+    if let Some((address, prefix)) = conflict(four, &taken) {
         let text = format!(
             "the bridge's subnet {four} overlaps {address}/{prefix} of this host: some hosts cannot be reached from workloads"
         );
@@ -279,7 +279,7 @@ async fn store_subnets(
     Ok((four, six))
 }
 
-fn conflict(subnet: &Subnet4, taken: &[(IpAddr, u8)]) -> Option<(IpAddr, u8)> {
+fn conflict(subnet: Subnet4, taken: &[(IpAddr, u8)]) -> Option<(IpAddr, u8)> {
     taken.iter().copied().find(|(address, prefix)| *prefix > 0 && subnet.overlaps(*address, *prefix))
 }
 

@@ -59,6 +59,7 @@ impl Network {
 
     /// Refuses ports that a process of the host listens on. `except` are ports that are the
     /// caller's own already. Ports to be picked are probed when they are.
+    #[allow(clippy::unused_async)] // acting verbs are async, whatever they need today
     pub async fn check_host_ports(
         &self,
         ports: &[v1::Port],

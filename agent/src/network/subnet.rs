@@ -28,32 +28,32 @@ pub struct Subnet4 {
 
 impl Subnet4 {
     /// The bridge's own address.
-    pub fn gateway(&self) -> Ipv4Addr {
+    pub fn gateway(self) -> Ipv4Addr {
         self.address(1)
     }
 
     /// The address with this host part.
-    pub fn address(&self, host: u32) -> Ipv4Addr {
+    pub fn address(self, host: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network + host)
     }
 
     /// Host parts that workloads may have.
-    pub fn hosts(&self) -> std::ops::Range<u32> {
+    pub fn hosts(self) -> std::ops::Range<u32> {
         2..(1 << (32 - self.prefix)) - 1
     }
 
     /// Leading bits that all its addresses share.
-    pub fn prefix(&self) -> u8 {
+    pub fn prefix(self) -> u8 {
         self.prefix
     }
 
     /// Whether an address is one of its own.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
+    pub fn contains(self, address: Ipv4Addr) -> bool {
         self.overlaps(IpAddr::V4(address), 32)
     }
 
     /// Whether any address is in both.
-    pub fn overlaps(&self, other: IpAddr, prefix: u8) -> bool {
+    pub fn overlaps(self, other: IpAddr, prefix: u8) -> bool {
         let IpAddr::V4(other) = other else { return false };
         let mask = mask(self.prefix.min(prefix));
         self.network & mask == other.to_bits() & mask

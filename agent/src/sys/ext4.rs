@@ -5,9 +5,9 @@ use std::{path::Path, time::Duration};
 use super::run::{RunError, run};
 
 /// Making and growing with lazy initialisation writes little; a loaded disk is still slow.
-const MAKE_DEADLINE: Duration = Duration::from_secs(120);
+const MAKE_DEADLINE: Duration = Duration::from_mins(2);
 /// A check reads all metadata of a large volume.
-const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
+const CHECK_DEADLINE: Duration = Duration::from_mins(30);
 
 /// Exit status of e2fsck from which on errors were left; below, it repaired what there was.
 const UNCORRECTED: i32 = 4;

@@ -130,6 +130,7 @@ mod ioctl {
 
     #[repr(C)]
     #[derive(Clone, Copy)]
+    #[allow(clippy::struct_field_names)] // the kernel's own names
     pub(super) struct Status {
         pub(super) lo_device: u64,
         pub(super) lo_inode: u64,

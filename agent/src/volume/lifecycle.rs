@@ -173,7 +173,7 @@ impl Volumes {
 
     async fn finish_deletion(&self, name: &Name) -> Result<(), VolumeError> {
         let _ = std::fs::remove_dir(self.mount_point(name));
-        self.blocking(name, "delete", |blocks, name| blocks.delete(name)).await?;
+        self.blocking(name, "delete", BlockStore::delete).await?;
         let volume = name.clone();
         let gone = move |tx: &Transaction<'_>| Ok(table::remove(tx, &volume)?);
         self.inner.store.write::<_, VolumeError, _>(gone).await?;

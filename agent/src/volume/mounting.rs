@@ -36,7 +36,7 @@ impl Volumes {
         if self.try_mount(volume, target).await.is_ok() {
             return Ok(());
         }
-        let device = self.blocking(volume, "open", |blocks, name| blocks.open(name)).await?;
+        let device = self.blocking(volume, "open", BlockStore::open).await?;
         let tool = |source| VolumeError::Tool { volume: volume.clone(), attempt: "repair", source };
         ext4::check(device.path()).await.map_err(tool)?;
         self.try_mount(volume, target).await
@@ -105,7 +105,7 @@ impl Volumes {
             }
         }
         let mnt = self.inner.dir.join("mnt");
-        for mount in self.all_mounts()? {
+        for mount in all_mounts()? {
             let Some(volume) = volume_at(&mount, &mnt) else { continue };
             let _ordered = self.lock(&volume).await;
             if !self.live().users.contains_key(&volume) {
@@ -117,13 +117,13 @@ impl Volumes {
 
     pub(super) fn mounted(&self, volume: &Name) -> Result<Option<Mount>, VolumeError> {
         let target = self.mount_point(volume);
-        Ok(self.all_mounts()?.into_iter().rfind(|mount| mount.target == target))
+        Ok(all_mounts()?.into_iter().rfind(|mount| mount.target == target))
     }
+}
 
-    fn all_mounts(&self) -> Result<Vec<Mount>, VolumeError> {
-        let failed = |source| VolumeError::Io { volume: "mounts".into(), attempt: "list", source };
-        mount::mounts().map_err(failed)
-    }
+fn all_mounts() -> Result<Vec<Mount>, VolumeError> {
+    let failed = |source| VolumeError::Io { volume: "mounts".into(), attempt: "list", source };
+    mount::mounts().map_err(failed)
 }
 
 fn volume_at(mount: &Mount, mnt: &Path) -> Option<Name> {

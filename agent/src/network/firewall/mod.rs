@@ -72,6 +72,8 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
             nft::apply(&ruleset::render(&layout, &members)).await.map_err(Arc::new)
         };
         applied = outcome.is_ok().then(|| members.clone());
-        answers.into_iter().for_each(|answer| drop(answer.send(outcome.clone())));
+        for answer in answers {
+            drop(answer.send(outcome.clone()));
+        }
     }
 }
