@@ -1,8 +1,10 @@
 //! What the operator of the host decides, from the command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf};
 
 use capsule_proto::DEFAULT_PORT;
+
+use crate::image::Mirror;
 
 /// Settings of one agent.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,8 +29,8 @@ pub struct Config {
     #[arg(long, value_name = "CIDR")]
     pub bridge_subnet: Option<String>,
 
-    /// Ask URL instead of registry HOST first; may be repeated
-    #[arg(long = "mirror", value_name = "HOST=URL")]
+    /// Ask URL before the registry itself; may be repeated
+    #[arg(long = "mirror", value_name = "REGISTRY=URL")]
     pub mirrors: Vec<Mirror>,
 
     /// Speak plain HTTP to this registry; may be repeated. Loopback always may be plain
@@ -53,28 +55,4 @@ impl Config {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT))
-}
-
-/// Where images of a registry are looked for first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
-    /// As in references: `docker.io`.
-    pub host: String,
-    /// `http://` or `https://`.
-    pub url: String,
-}
-
-impl FromStr for Mirror {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((host, url))
-                if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) =>
-            {
-                Ok(Self { host: host.into(), url: url.into() })
-            }
-            _ => Err("write HOST=URL, as in docker.io=https://mirror.example".into()),
-        }
-    }
 }

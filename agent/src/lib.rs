@@ -11,6 +11,7 @@
 //! - [`workload`]: the actors that make desired workloads real;
 //! - [`sys`]: one file per external tool or kernel interface.
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod event;

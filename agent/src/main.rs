@@ -1,2 +1,104 @@
-//! placeholder
-fn main() {}
+//! `capsuled`, the program.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use capsuled::{
+    agent::{Agent, down},
+    config::Config,
+    logging::{self, LogRing},
+    sys::{file, limits},
+    workload::logs::pump,
+};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads that run the agent.
+const WORKERS: usize = 2;
+/// Threads that wait for files and the kernel, at most.
+const BLOCKING_THREADS: usize = 16;
+
+/// The agent of a capsule.
+///
+/// Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "capsuled", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Option<Config>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent; the same as no command at all
+    Agent(Config),
+    /// Stops the agent of a state directory and all it has started: workloads, containerd, network
+    Down(Config),
+    /// Receives a workload's output; started by containerd
+    #[command(hide = true)]
+    LogPump {
+        /// Where the log is written
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match (arguments.command, arguments.config) {
+        (Some(Command::LogPump { dir }), _) => {
+            pump::run(&dir).with_context(|| format!("cannot write the log {}", dir.display()))
+        }
+        (Some(Command::Agent(config)), _) | (None, Some(config)) => run(run_agent(config)),
+        (Some(Command::Down(config)), _) => run(take_down(config)),
+        (None, None) => {
+            eprintln!("capsuled: --state-dir is missing; `capsuled --help` tells more");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("capsuled: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    limits::bound_arenas();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(work)
+}
+
+async fn run_agent(config: Config) -> anyhow::Result<()> {
+    let dir = &config.state_dir;
+    file::ensure_dir(dir, 0o700)
+        .with_context(|| format!("cannot make the state directory {}", dir.display()))?;
+    let log = LogRing::open(dir).with_context(|| format!("cannot write the log in {}", dir.display()))?;
+    logging::init(log.clone());
+    match limits::raise_open_files() {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let agent = Agent::builder(config).log(log).start().await?;
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    tracing::info!("stopping; workloads go on");
+    agent.stop().await;
+    Ok(())
+}
+
+async fn take_down(config: Config) -> anyhow::Result<()> {
+    Ok(down::down(&config).await?)
+}

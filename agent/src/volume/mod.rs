@@ -86,6 +86,12 @@ impl Volumes {
         Ok(volumes)
     }
 
+    /// How many there are.
+    pub async fn count(&self) -> Result<u32, crate::store::StoreError> {
+        let count = |db: &rusqlite::Connection| Ok(table::list(db)?.len() as u32);
+        self.inner.store.read(count).await
+    }
+
     /// Every volume, by name.
     pub async fn list(&self) -> Result<Vec<v1::Volume>, VolumeError> {
         let entries = self.inner.store.read(|db| Ok::<_, VolumeError>(table::list(db)?)).await?;

@@ -1,0 +1,92 @@
+//! What runs workloads.
+
+use tonic::transport::Endpoint;
+
+use super::StartError;
+use crate::{
+    config::Config,
+    event::Events,
+    identity::Identity,
+    image::{CREDENTIALS_FILE, Images, RegistryConfig},
+    network::{Network, NetworkConfig},
+    runtime::{
+        SharedRuntime,
+        container::{Containerd, ContainerdConfig},
+    },
+    store::Store,
+    volume::Volumes,
+};
+
+/// The capabilities below workloads.
+pub(super) struct Engine {
+    pub(super) runtime: SharedRuntime,
+    pub(super) images: Images,
+    pub(super) network: Option<Network>,
+    pub(super) volumes: Option<Volumes>,
+}
+
+impl Engine {
+    pub(super) fn capabilities(&self) -> Vec<String> {
+        let volumes = self.volumes.as_ref().map(|_| "volume/file".to_owned());
+        let network = self.network.as_ref().map(|_| "network/bridge".to_owned());
+        std::iter::once("container".to_owned()).chain(network).chain(volumes).collect()
+    }
+}
+
+/// Starts containerd, network and volumes side by side; with a `stand_in` for the runtime, none
+/// of them.
+pub(super) async fn start(
+    config: &Config,
+    identity: &Identity,
+    stand_in: Option<SharedRuntime>,
+    store: &Store,
+    events: &Events,
+) -> Result<Engine, StartError> {
+    let registries = RegistryConfig {
+        mirrors: config.mirrors.clone(),
+        insecure: config.insecure_registries.clone(),
+        credentials_file: Some(config.state_dir.join(CREDENTIALS_FILE)),
+    };
+    if let Some(runtime) = stand_in {
+        // Nobody listens there, so every use says that there is no containerd.
+        let nowhere = Endpoint::from_static("http://[::1]:1").connect_lazy();
+        let images = Images::new(nowhere, events.clone(), registries);
+        return Ok(Engine { runtime, images, network: None, volumes: None });
+    }
+    let (containerd, network, volumes) = tokio::try_join!(
+        containerd(config, identity, events),
+        network(config, identity, store, events),
+        async { Ok(Volumes::start(&config.state_dir, store.clone(), events.clone()).await?) }
+    )?;
+    let images = Images::new(containerd.channel(), events.clone(), registries);
+    Ok(Engine { runtime: containerd, images, network: Some(network), volumes: Some(volumes) })
+}
+
+/// Starts containerd, or takes over the one that runs.
+pub(super) async fn containerd(
+    config: &Config,
+    identity: &Identity,
+    events: &Events,
+) -> Result<std::sync::Arc<Containerd>, StartError> {
+    let containerd = ContainerdConfig {
+        containerd: config.containerd.clone(),
+        ..ContainerdConfig::new(&config.state_dir, identity.short_id())
+    };
+    Ok(Containerd::start(&containerd, events.clone()).await?)
+}
+
+/// Makes the bridge where it is not there.
+pub(super) async fn network(
+    config: &Config,
+    identity: &Identity,
+    store: &Store,
+    events: &Events,
+) -> Result<Network, StartError> {
+    let network = NetworkConfig {
+        capsule_id: identity.capsule_id().into(),
+        state_dir: config.state_dir.clone(),
+        bridge_subnet: config.bridge_subnet.clone(),
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    Ok(Network::start(network, store.clone(), events.clone()).await?)
+}

@@ -1,0 +1,231 @@
+//! Builds every capability, passes each what it needs, and runs them: the only wiring.
+//!
+//! - `engine`: what runs workloads: containerd, network and volumes, or a stand-in;
+//! - `census`: what the node tells about the others;
+//! - `serve`: the gRPC server;
+//! - `down`: stopping everything, also what outlives the agent.
+//!
+//! An agent keeps no state of the process: several run side by side in one, each on its own
+//! state directory.
+
+mod census;
+pub mod down;
+mod engine;
+mod serve;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    config::Config,
+    event::{Events, NewEvent},
+    identity::{self, Identity, IdentityError},
+    logging::LogRing,
+    network::NetworkError,
+    node::{Facts, Node},
+    runtime::{RuntimeError, SharedRuntime},
+    store::{OpenError, Store},
+    sys::{
+        file,
+        lock::{LockError, StateLock},
+    },
+    volume::VolumeError,
+    workload::{WorkloadError, WorkloadParts, Workloads},
+};
+
+/// Calls that run when the agent is told to stop may take this long to end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often the last use of keys is written down.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory is not usable.
+    #[error("cannot use the state directory {path}")]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}; choose another with --listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The capsule does not know who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Containerd did not come up.
+    #[error("cannot start the container runtime")]
+    Runtime(#[from] RuntimeError),
+    /// The bridge did not come up.
+    #[error("cannot set up the network of workloads")]
+    Network(#[from] NetworkError),
+    /// The volumes did not come up.
+    #[error("cannot open the volumes")]
+    Volume(#[from] VolumeError),
+    /// The workloads could not be taken over.
+    #[error("cannot take over the workloads")]
+    Workload(#[from] WorkloadError),
+}
+
+/// How an agent is to be.
+pub struct Builder {
+    config: Config,
+    runtime: Option<SharedRuntime>,
+    log: Option<LogRing>,
+    claim_window: Duration,
+}
+
+impl Builder {
+    /// Runs workloads on `runtime`, with no network and no volumes: a simulated capsule.
+    pub fn runtime(mut self, runtime: SharedRuntime) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Serves this log as the agent's own.
+    pub fn log(mut self, log: LogRing) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// How long the capsule can be adopted.
+    pub fn claim_window(mut self, length: Duration) -> Self {
+        self.claim_window = length;
+        self
+    }
+
+    /// Starts it; when this resolves it serves.
+    pub async fn start(self) -> Result<Agent, StartError> {
+        let Self { config, runtime, log, claim_window } = self;
+        let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
+        file::ensure_dir(&config.state_dir, 0o700).map_err(unusable)?;
+        let lock = StateLock::acquire(&config.state_dir)?;
+        let store = Store::open(&config.state_dir)?;
+        let events = Events::start(store.clone());
+        let hostname = config.hostname.clone().unwrap_or_else(host_name);
+        let identity =
+            Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
+        let listener = listen(config.listen).await?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let engine = engine::start(&config, &identity, runtime, &store, &events).await?;
+        let workloads = Workloads::start(WorkloadParts {
+            store: store.clone(),
+            events: events.clone(),
+            runtime: engine.runtime.clone(),
+            images: std::sync::Arc::new(engine.images.clone()),
+            network: engine.network.clone().map(|network| std::sync::Arc::new(network) as _),
+            volumes: engine.volumes.clone().map(|volumes| std::sync::Arc::new(volumes) as _),
+            state_dir: config.state_dir.clone(),
+        })
+        .await?;
+        let facts = Facts {
+            state_dir: config.state_dir.clone(),
+            started_at: SystemTime::now(),
+            capabilities: engine.capabilities(),
+            subnets: engine.network.as_ref().map(crate::network::Network::subnets).unwrap_or_default(),
+        };
+        let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log);
+        let (stop, stopped) = oneshot::channel();
+        let services =
+            serve::Services { identity: identity.clone(), node, events: events.clone(), workloads, engine };
+        let server = tokio::spawn(serve::run(services, listener, stopped));
+        let flusher = tokio::spawn(flush(identity.clone()));
+        announce(&identity, address, &events);
+        Ok(Agent { identity, address, stop, server, flusher, _lock: lock })
+    }
+}
+
+/// A running agent. What it started for workloads outlives it.
+pub struct Agent {
+    identity: Identity,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+    flusher: JoinHandle<()>,
+    _lock: StateLock,
+}
+
+impl Agent {
+    /// How one is made.
+    pub fn builder(config: Config) -> Builder {
+        Builder { config, runtime: None, log: None, claim_window: identity::CLAIM_WINDOW }
+    }
+
+    /// Where it listens, with the port that was picked.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Ends calls and stops; containers and containerd go on.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(());
+        if tokio::time::timeout(STOP_GRACE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        self.flusher.abort();
+        if let Err(error) = self.identity.flush().await {
+            tracing::warn!(%error, "the last use of keys was not written down");
+        }
+    }
+}
+
+async fn flush(identity: Identity) {
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        if let Err(error) = identity.flush().await {
+            tracing::warn!(%error, "the last use of keys was not written down");
+        }
+    }
+}
+
+/// Both address families, or, where the kernel has no IPv6, the other one.
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    match TcpListener::bind(address).await {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn announce(identity: &Identity, address: SocketAddr, events: &Events) {
+    let message = format!(
+        "{} ({}) serves on {address}; fingerprint {}",
+        identity.short_id(),
+        identity.hostname(),
+        identity.fingerprint()
+    );
+    events.emit(NewEvent::new("node", "", "AgentStarted", message));
+}

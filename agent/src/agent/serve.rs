@@ -1,0 +1,63 @@
+//! The gRPC server: every service behind the one check.
+
+use std::{sync::Arc, time::Duration};
+
+use capsule_proto::v1::{
+    events_server::EventsServer, identity_server::IdentityServer, images_server::ImagesServer,
+    node_server::NodeServer, volumes_server::VolumesServer, workloads_server::WorkloadsServer,
+};
+use tokio::{net::TcpListener, sync::oneshot};
+use tonic::transport::Server;
+
+use super::engine::Engine;
+use crate::{event::Events, identity::Identity, image::rpc::ImagesService, node::Node, workload::Workloads};
+
+/// Largest message of a call that changes workloads.
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+/// Largest message of the calls that strangers can make.
+const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
+/// Bytes of one stream, and of one connection, that may be on their way.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 256;
+/// Metadata of one call.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// A quiet connection is probed this often …
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// … and dropped after this long without an answer.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is served.
+pub(super) struct Services {
+    pub(super) identity: Identity,
+    pub(super) node: Node,
+    pub(super) events: Events,
+    pub(super) workloads: Workloads,
+    pub(super) engine: Engine,
+}
+
+/// Serves until it is told to stop.
+pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot::Receiver<()>) {
+    let Services { identity, node, events, workloads, engine } = services;
+    let connections = identity.listen(listener);
+    let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
+    let router = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .layer(identity.layer())
+        .add_service(IdentityServer::new(identity).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_optional_service(engine.volumes.map(VolumesServer::new));
+    let stopped = async { drop(stop.await) };
+    if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {
+        tracing::error!(%error, "the server ended");
+    }
+}
