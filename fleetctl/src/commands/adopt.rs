@@ -1,0 +1,186 @@
+//! `fleetctl adopt`: the first meeting with a capsule.
+
+use std::{
+    env,
+    io::{self, BufRead as _, IsTerminal as _},
+};
+
+use anyhow::{Context as _, Result, bail};
+use capsule_client::{
+    Address, ConfigError, Connector, ContextError, Contexts,
+    adopt::{Adopted, Probe, adopt, probe},
+};
+use capsule_proto::Fingerprint;
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    exit::Exit,
+    failure::{Failure, usage},
+    output::{Format, yaml},
+    session::Session,
+};
+
+/// Adopt a capsule: compare its fingerprint, enroll your key, remember it
+///
+/// A capsule that nobody has adopted yet takes the first key that it is offered, for 30 minutes
+/// after its agent's start. Compare the fingerprint shown with the one on the capsule's banner or
+/// in its log: from then on the context is pinned to it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl adopt 192.168.1.20 --name nuc-1 --label zone=attic\n  \
+                        fleetctl adopt nuc-1.lan:50000 --fingerprint 5f3c…")]
+pub struct Adopt {
+    /// HOST, HOST:PORT or [IPV6]:PORT; the port is 50000 where none is given
+    #[arg(value_name = "HOST[:PORT]")]
+    address: Address,
+    /// Name of the context; the capsule's host name where not given
+    #[arg(long)]
+    name: Option<String>,
+    /// The fingerprint that the capsule must show; asks nothing then
+    #[arg(long, value_name = "SHA256")]
+    fingerprint: Option<Fingerprint>,
+    /// Trust the fingerprint seen, whatever it is
+    #[arg(long, short, conflicts_with = "fingerprint")]
+    yes: bool,
+    /// Label of the context, for -l; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Group of the context, for --group; may be repeated
+    #[arg(long = "into-group", value_name = "GROUP")]
+    into_group: Vec<String>,
+}
+
+impl Adopt {
+    /// Adopts one capsule.
+    pub async fn run(self, session: &mut Session) -> Result<Exit> {
+        let labels = self.label.iter().map(|text| label(text)).collect::<Result<Vec<_>>>()?;
+        if let Some(name) = &self.name {
+            check_free(session.fleet.contexts(), name)?;
+        }
+        let key = session.fleet.home().ensure_key().context("cannot make your operator key")?;
+        let connector = Connector::new(key)?.with_timeout(session.connect_timeout());
+        let seen = probe(&connector, &self.address).await.map_err(Failure::from)?;
+        self.confirm(&seen)?;
+        let mut adopted = adopt(&connector, &seen, &key_name()).await.map_err(Failure::from)?;
+        adopted.context.labels.extend(labels);
+        adopted.context.groups.extend(self.into_group.clone());
+        let name = self.remember(session, &adopted)?;
+        report(session, &name, &adopted);
+        Ok(Exit::ALL)
+    }
+
+    fn confirm(&self, seen: &Probe) -> Result<()> {
+        match self.fingerprint {
+            Some(expected) if expected == seen.fingerprint => return Ok(()),
+            Some(expected) => bail!(
+                "{} is not the capsule you mean: it shows fingerprint {}, and {expected} was expected. Nothing was \
+                 sent to it. Check the address and the banner",
+                self.address,
+                seen.fingerprint
+            ),
+            None if self.yes => return Ok(()),
+            None => {}
+        }
+        if !io::stdin().is_terminal() {
+            return Err(usage(format!(
+                "{} shows fingerprint {}, and nobody is here to compare it; give --fingerprint with the expected \
+                 one, or --yes to trust what is seen",
+                self.address, seen.fingerprint
+            )));
+        }
+        eprintln!("{} is capsule {} with the fingerprint", self.address, seen.capsule_id);
+        eprintln!("  {}", seen.fingerprint);
+        eprint!("Is it the same on the capsule's banner? [y/N] ");
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        bail!("not adopted: nothing was sent to {}", self.address)
+    }
+
+    /// A capsule that is known already keeps its name, and moves to its new address.
+    fn remember(&self, session: &mut Session, adopted: &Adopted) -> Result<String> {
+        let wanted = self.name.clone().unwrap_or_else(|| adopted.hostname.clone());
+        let remembered = session.fleet.update(|contexts| {
+            if let Some((known, _)) = contexts.of_capsule(&adopted.context.capsule_id) {
+                let known = known.to_owned();
+                contexts.edit(&known, |context| {
+                    context.address = adopted.context.address.clone();
+                    context.fingerprint = adopted.context.fingerprint;
+                    context.labels.extend(adopted.context.labels.clone());
+                    context.groups.extend(adopted.context.groups.clone());
+                })?;
+                if self.name.as_ref().is_some_and(|name| *name != known) {
+                    contexts.rename(&known, &wanted)?;
+                    return Ok(wanted);
+                }
+                return Ok(known);
+            }
+            insert(contexts, &wanted, self.name.is_some(), adopted)
+        });
+        remembered.map_err(|error: ConfigError| {
+            anyhow::Error::from(error).context(format!(
+                "your key is enrolled on {}, but its context was not kept; run the same command again",
+                self.address
+            ))
+        })
+    }
+}
+
+/// Without a name of the operator's choice, one that is taken or unusable gives way to the short id.
+fn insert(
+    contexts: &mut Contexts,
+    wanted: &str,
+    is_chosen: bool,
+    adopted: &Adopted,
+) -> Result<String, ConfigError> {
+    match contexts.insert(wanted, adopted.context.clone()) {
+        Ok(()) => Ok(wanted.to_owned()),
+        Err(error) if is_chosen => Err(error.into()),
+        Err(_) => {
+            contexts.insert(&adopted.short_id, adopted.context.clone())?;
+            Ok(adopted.short_id.clone())
+        }
+    }
+}
+
+fn check_free(contexts: &Contexts, name: &str) -> Result<()> {
+    match contexts.get(name) {
+        Ok(_) => Err(usage(ContextError::Taken(name.to_owned()).to_string())),
+        Err(_) => Ok(()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(usage(format!("{text:?} is not a label: write KEY=VALUE"))),
+    }
+}
+
+/// What key lists show: `user@host`.
+fn key_name() -> String {
+    let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "operator".into());
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    format!("{user}@{}", host.unwrap_or_else(|| "localhost".into()))
+}
+
+fn report(session: &Session, name: &str, adopted: &Adopted) {
+    let out = session.out;
+    let context = &adopted.context;
+    let object = json!({ "capsule": name, "ok": true, "result": {
+        "context": context, "shortId": adopted.short_id, "hostname": adopted.hostname,
+        "keyId": adopted.key_id.as_str(), "wasEnrolled": adopted.was_enrolled,
+    }});
+    match out.format {
+        Format::Json => out.line(&object.to_string()),
+        Format::Yaml => out.text(&format!("---\n{}", yaml::document(&object))),
+        Format::Name => out.line(name),
+        Format::Table | Format::Wide => {
+            let how = if adopted.was_enrolled { "knew your key already" } else { "adopted" };
+            out.line(&format!("{name}: {how} ({}, {})", adopted.short_id, context.address));
+            out.note(&format!("fingerprint {}", context.fingerprint));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `fleetctl capsule`: info and logs of the machine itself.
+
+use anyhow::Result;
+use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogsRequest};
+use clap::{Args, Subcommand};
+
+use crate::{
+    exit::Exit,
+    follow::follow,
+    gather::gather,
+    output::{
+        answer::Layout,
+        human,
+        lines::{Sink, write_line},
+        style::Tone,
+        table::{Cell, column, wide},
+    },
+    session::{QUICK, Session},
+};
+
+/// `fleetctl capsule …`.
+#[derive(Debug, Subcommand)]
+pub enum Capsule {
+    Info(Info),
+    Logs(Logs),
+}
+
+/// Show what each capsule is, has and runs
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl capsule info\n  fleetctl --all capsule info -o wide")]
+pub struct Info {}
+
+/// Print the agent's own log
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl capsule logs -n 50\n  fleetctl --all capsule logs -f -n 0")]
+pub struct Logs {
+    /// Go on with new lines
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<u32>,
+}
+
+impl Capsule {
+    /// Runs it.
+    pub async fn run(self, session: &Session) -> Result<Exit> {
+        match self {
+            Self::Info(_) => info(session).await,
+            Self::Logs(command) => command.run(session).await,
+        }
+    }
+}
+
+impl Logs {
+    async fn run(self, session: &Session) -> Result<Exit> {
+        let work = session.targets()?.into_iter().map(|target| (target, vec![()])).collect();
+        let request = NodeLogsRequest { follow: self.follow, tail: self.tail };
+        let open = async |capsule: capsule_client::Capsule, ()| Ok(capsule.node().logs(request).await?.into_inner());
+        follow(session, work, |()| String::new(), open, |out, prefix, line| {
+            write_line(out, Sink::Out, prefix, line.line.as_bytes());
+        })
+        .await
+    }
+}
+
+async fn info(session: &Session) -> Result<Exit> {
+    let columns = vec![
+        column("ID"),
+        column("HOST"),
+        column("VERSION"),
+        column("UPTIME"),
+        column("WORKLOADS"),
+        column("LOAD"),
+        column("MEMORY"),
+        column("DISK FREE"),
+        wide("CPUS"),
+        wide("ARCH"),
+        wide("KERNEL"),
+        wide("MODE"),
+        wide("CONTAINERD"),
+        wide("VOLUMES"),
+        wide("REFUSED"),
+        wide("SUBNET"),
+        wide("CAPABILITIES"),
+    ];
+    let layout = Layout::table(columns, |info| vec![row(info)])
+        .named(|info: &NodeInfo| vec![info.short_id.clone()]);
+    gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
+        Ok(capsule.node().get_info(GetInfoRequest {}).await?.into_inner())
+    })
+    .await
+}
+
+fn row(info: &NodeInfo) -> Vec<Cell> {
+    let used = info.memory_total_bytes.saturating_sub(info.memory_available_bytes);
+    vec![
+        info.short_id.as_str().into(),
+        info.hostname.as_str().into(),
+        info.version.as_str().into(),
+        human::age(info.booted_at.as_ref()).into(),
+        workloads(info),
+        format!("{:.2}", info.load1).into(),
+        format!("{} / {}", human::bytes(used), human::bytes(info.memory_total_bytes)).into(),
+        disk(info),
+        info.cpus.to_string().into(),
+        info.architecture.as_str().into(),
+        info.kernel.as_str().into(),
+        info.mode().to_string().into(),
+        info.containerd_version.as_str().into(),
+        info.volumes.to_string().into(),
+        info.refused_calls.to_string().into(),
+        info.bridge_subnet.as_str().into(),
+        info.capabilities.join(",").into(),
+    ]
+}
+
+fn workloads(info: &NodeInfo) -> Cell {
+    let tone = if info.workloads_running < info.workloads { Tone::Warn } else { Tone::Plain };
+    Cell::new(&format!("{}/{} running", info.workloads_running, info.workloads), tone)
+}
+
+fn disk(info: &NodeInfo) -> Cell {
+    /// Less free than this part of the disk is worth a colour.
+    const SCARCE: u64 = 10;
+    let is_scarce = info.disk_available_bytes < info.disk_total_bytes / SCARCE;
+    Cell::new(&human::bytes(info.disk_available_bytes), if is_scarce { Tone::Bad } else { Tone::Plain })
+}

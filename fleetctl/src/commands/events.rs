@@ -1,0 +1,122 @@
+//! `fleetctl events`.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use capsule_client::{Capsule, Target};
+use capsule_proto::{
+    timestamp,
+    v1::{Event, ListEventsRequest, Severity},
+};
+use clap::Args;
+
+use crate::{
+    commands::workload::logs::since,
+    exit::Exit,
+    follow::follow,
+    output::{Out, clean, human, style::Tone},
+    session::Session,
+};
+
+/// Print what happened on capsules
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl events -n 20\n  fleetctl --all events -f\n  fleetctl events --kind volume")]
+pub struct Events {
+    /// Go on with new events
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with the last N events
+    #[arg(short = 'n', long, value_name = "N")]
+    tail: Option<u32>,
+    /// Only events after this: 10m ago, or 2026-01-31T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<SystemTime>,
+    /// Only events about workloads, images, volumes, identity or the node
+    #[arg(long, value_name = "KIND", value_parser = ["workload", "image", "volume", "identity", "node"])]
+    kind: Option<String>,
+    /// Only events about the workload, image, volume or key of this name
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
+}
+
+/// Which events, in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// New ones too.
+    pub follow: bool,
+    /// Only so many of the kept ones.
+    pub tail: Option<u32>,
+    /// Only those after this.
+    pub since: Option<SystemTime>,
+}
+
+impl Events {
+    /// Prints the events of every capsule.
+    pub async fn run(self, session: &Session) -> Result<Exit> {
+        let subject = self.subject.unwrap_or_default();
+        let work = session.targets()?.into_iter().map(|target| (target, vec![subject.clone()])).collect();
+        let range = Range { follow: self.follow, tail: self.tail, since: self.since };
+        print(session, work, self.kind.as_deref().unwrap_or_default(), range).await
+    }
+}
+
+/// Prints events about each subject on each capsule; an empty subject or kind is any.
+pub async fn print(
+    session: &Session,
+    work: Vec<(Target, Vec<String>)>,
+    kind: &str,
+    range: Range,
+) -> Result<Exit> {
+    let open = async |capsule: Capsule, subject: String| {
+        let request = ListEventsRequest {
+            follow: range.follow,
+            tail: range.tail,
+            since: range.since.map(timestamp),
+            subject_kind: kind.to_owned(),
+            subject,
+            after_sequence: 0,
+        };
+        Ok(capsule.events().list(request).await?.into_inner())
+    };
+    follow(session, work, String::clone, open, |out, prefix, event| show(out, prefix, &event)).await
+}
+
+fn show(out: &Out, prefix: &str, event: &Event) {
+    out.line(&format!("{prefix}{}", text(event, out.colour)));
+}
+
+/// `2026-01-31 18:04:05  workload/web  Started  it runs as PID 7`.
+fn text(event: &Event, colour: bool) -> String {
+    let time = event.time.as_ref().map(human::date_time).unwrap_or_default();
+    let subject = match (event.subject_kind.as_str(), event.subject.as_str()) {
+        (kind, "") => kind.to_owned(),
+        (kind, name) => format!("{kind}/{name}"),
+    };
+    let tone = match event.severity() {
+        Severity::Error => Tone::Bad,
+        Severity::Warning => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    let time = Tone::Dim.paint(&time, colour);
+    let reason = tone.paint(&format!("{:<12}", clean::one_line(&event.reason)), colour);
+    format!("{time}  {:<20}  {reason}  {}", clean::one_line(&subject), clean::one_line(&event.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_harmless_line() {
+        let event = Event {
+            subject_kind: "workload".into(),
+            subject: "web".into(),
+            reason: "Exited".into(),
+            message: "exit 1\n\x1b[2J".into(),
+            ..Default::default()
+        };
+        let line = text(&event, false);
+        assert!(line.contains("workload/web          Exited"), "{line}");
+        assert!(!line.contains(['\n', '\x1b']), "{line:?}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Why something did not work: one readable paragraph for a person, a code for a program.
+
+use std::fmt;
+
+use capsule_client::CallError;
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use crate::output::clean;
+
+/// One capsule's failure, as tables and `-o json` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// As [`capsule_client::ErrorKind`] shows, or `local` for what went wrong on this side.
+    pub code: &'static str,
+    /// What, where, why, what next.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure on this side.
+    pub fn local(message: impl Into<String>) -> Self {
+        Self { code: "local", message: message.into() }
+    }
+
+    /// The same with a further sentence.
+    pub fn and(mut self, more: &str) -> Self {
+        let stop = if self.message.ends_with(['.', '?', '!']) { "" } else { "." };
+        self.message = format!("{}{stop} {more}", self.message);
+        self
+    }
+
+    /// Whether the capsule said that what was named does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code == "not-found"
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean::one_line(&self.message))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let code = error.kind().as_str();
+        let message = match (&error, error.code()) {
+            (_, Some(Code::Unimplemented)) => {
+                "the capsule does not know this call: it runs an older version than this fleetctl".to_owned()
+            }
+            (CallError::Status(status), _) if status.message().is_empty() => {
+                format!("the capsule refused ({code}) and gave no reason; see `fleetctl capsule logs`")
+            }
+            _ => error.to_string(),
+        };
+        Self { code, message }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        CallError::from(status).into()
+    }
+}
+
+/// The command line asks for what cannot be: nothing was sent to any capsule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// A [`UsageError`] as the commands' error type.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
+
+/// The candidate that `text` was most likely meant to be.
+pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this similarity (Jaro-Winkler) a suggestion is a guess.
+    const LEAST_SIMILARITY: f64 = 0.8;
+    let scored = candidates.into_iter().map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.filter(|(score, _)| *score >= LEAST_SIMILARITY).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, name)| name)
+}
+
+/// An error with all its causes as one paragraph.
+pub fn paragraph(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for (at, cause) in error.chain().enumerate() {
+        let cause = cause.to_string();
+        if at > 0 && text.contains(&cause) {
+            continue;
+        }
+        if at > 0 {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_typo_finds_what_was_meant_and_nonsense_finds_nothing() {
+        assert_eq!(nearest("wbe", ["web", "db"]), Some("web"));
+        assert_eq!(nearest("zzz", ["web", "db"]), None);
+    }
+
+    #[test]
+    fn a_capsules_own_words_are_kept_and_a_silent_status_is_explained() {
+        let kept = Failure::from(Status::not_found("there is no workload \"web\""));
+        assert_eq!((kept.code, kept.message.as_str()), ("not-found", "there is no workload \"web\""));
+        assert!(Failure::from(Status::unimplemented("x")).message.contains("older version"));
+        assert!(Failure::from(Status::internal("")).message.contains("no reason"));
+        assert_eq!(kept.and("Try list.").message, "there is no workload \"web\". Try list.");
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = Err::<(), _>(anyhow::anyhow!("no such file")).context("reading a.yaml").unwrap_err();
+        assert_eq!(paragraph(&error), "reading a.yaml: no such file");
+    }
+}

@@ -1,0 +1,147 @@
+//! Streams of many capsules, merged as they come: logs and events.
+
+use std::{collections::HashMap, sync::Arc};
+
+use anyhow::Result;
+use capsule_client::{CallError, Capsule, Target, fan_out};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::{
+    exit::{Exit, Tally},
+    failure::Failure,
+    output::{
+        Format, Out,
+        answer::{Answer, envelope},
+        lines::Prefixes,
+        yaml,
+    },
+    print_failure,
+    session::Session,
+};
+
+/// Messages that may wait to be printed; past that the capsules wait.
+const BACKLOG: usize = 256;
+
+/// Opens a stream for each argument on each capsule and prints every message: as JSON or YAML
+/// where that is asked for, else through `show`, which gets the prefix of the line.
+pub async fn follow<A, M, F, Fut>(
+    session: &Session,
+    work: Vec<(Target, Vec<A>)>,
+    label: impl Fn(&A) -> String,
+    open: F,
+    mut show: impl FnMut(&Out, &str, M),
+) -> Result<Exit>
+where
+    A: Clone,
+    M: Serialize,
+    F: Fn(Capsule, A) -> Fut,
+    Fut: Future<Output = Result<Streaming<M>, Failure>>,
+{
+    let out = session.out;
+    let prefixes = Prefixes::new(&labels(&work, label), out.colour);
+    let targets: Vec<Target> = work.iter().map(|(target, _)| target.clone()).collect();
+    let arguments = Arc::new(numbered(work));
+    let (sender, mut messages) = mpsc::channel(BACKLOG);
+    let open = Arc::new(open);
+    let options = session.fan_out(None);
+    let mut ends = fan_out(&session.connector()?, targets, options, move |capsule: Capsule| {
+        let (open, arguments, sender) = (open.clone(), arguments.clone(), sender.clone());
+        async move {
+            let mine = arguments.get(&capsule.target().name).into_iter().flatten();
+            let streams = mine.map(|(at, argument)| {
+                pump(*at, capsule.target().name.clone(), open(capsule.clone(), argument.clone()), sender.clone())
+            });
+            Ok::<_, CallError>(futures_util::future::join_all(streams).await)
+        }
+    });
+    let mut tally = Tally::default();
+    let mut are_open = true;
+    loop {
+        tokio::select! {
+            biased;
+            Some((at, capsule, message)) = messages.recv() => print(&out, prefixes.of(at), capsule, message, &mut show),
+            end = ends.next(), if are_open => match end {
+                Some((target, outcome)) => end_of(&out, &target, outcome, &mut tally),
+                None => are_open = false,
+            },
+            else => break,
+        }
+        if !are_open && messages.is_empty() {
+            break;
+        }
+    }
+    Ok(tally.exit())
+}
+
+fn labels<A>(work: &[(Target, Vec<A>)], label: impl Fn(&A) -> String) -> Vec<String> {
+    let many_capsules = work.len() > 1;
+    let of = |(target, arguments): &(Target, Vec<A>)| {
+        let name = target.name.clone();
+        let many = arguments.len() > 1;
+        let labels = arguments.iter().map(|argument| match (many_capsules, many) {
+            (true, true) => format!("{name}/{}", label(argument)),
+            (true, false) => name.clone(),
+            (false, _) => label(argument),
+        });
+        labels.collect::<Vec<_>>()
+    };
+    work.iter().flat_map(of).collect()
+}
+
+fn numbered<A>(work: Vec<(Target, Vec<A>)>) -> HashMap<String, Vec<(usize, A)>> {
+    let mut next = 0;
+    let mut number = |argument| {
+        next += 1;
+        (next - 1, argument)
+    };
+    work.into_iter().map(|(target, all)| (target.name, all.into_iter().map(&mut number).collect())).collect()
+}
+
+async fn pump<M>(
+    at: usize,
+    capsule: String,
+    open: impl Future<Output = Result<Streaming<M>, Failure>>,
+    sender: mpsc::Sender<(usize, String, M)>,
+) -> Result<(), Failure> {
+    let mut stream = open.await?;
+    while let Some(message) = stream.message().await? {
+        if sender.send((at, capsule.clone(), message)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn print<M: Serialize>(
+    out: &Out,
+    prefix: &str,
+    capsule: String,
+    message: M,
+    show: &mut impl FnMut(&Out, &str, M),
+) {
+    match out.format {
+        Format::Json => out.line(&envelope(&Answer { at: 0, capsule, result: Ok(message) }).to_string()),
+        Format::Yaml => {
+            let envelope = envelope(&Answer { at: 0, capsule, result: Ok(message) });
+            out.text(&format!("---\n{}", yaml::document(&envelope)));
+        }
+        _ => show(out, prefix, message),
+    }
+}
+
+fn end_of(
+    out: &Out,
+    target: &Target,
+    outcome: Result<Vec<Result<(), Failure>>, CallError>,
+    tally: &mut Tally,
+) {
+    for end in outcome.unwrap_or_else(|error| vec![Err(error.into())]) {
+        tally.count(&end);
+        if let Err(failure) = end {
+            print_failure(out, &target.name, failure);
+        }
+    }
+}

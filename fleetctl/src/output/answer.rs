@@ -1,0 +1,201 @@
+//! What capsules answered, printed as it comes.
+//!
+//! JSON, YAML, names and lines go out one answer at a time. A table waits for a first batch, so
+//! that its widths fit: until every capsule has answered, or until nothing has come for
+//! [`QUIET`]; from then on each answer is printed at once. So a dead capsule delays no live row.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Format, Out,
+    style::Tone,
+    table::{Cell, Column, Row, Table, column},
+    yaml,
+};
+use crate::failure::Failure;
+
+/// How long nothing must come before a table is begun without the capsules that are missing.
+pub const QUIET: Duration = Duration::from_millis(20);
+
+/// One capsule's answer.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// The capsule's place in the order they were asked for.
+    pub at: usize,
+    /// Its name.
+    pub capsule: String,
+    /// What it said.
+    pub result: Result<T, Failure>,
+}
+
+type Rows<T> = Box<dyn Fn(&T) -> Vec<Vec<Cell>> + Send>;
+type Names<T> = Box<dyn Fn(&T) -> Vec<String> + Send>;
+type Lines<T> = Box<dyn Fn(&T, &Out) -> Vec<String> + Send>;
+
+enum Body<T> {
+    Table(Vec<Column>, Rows<T>),
+    Lines(Lines<T>),
+}
+
+/// How answers of one type look to a person.
+pub struct Layout<T> {
+    body: Body<T>,
+    names: Names<T>,
+}
+
+impl<T> Layout<T> {
+    /// Rows of a table, the CAPSULE column left out.
+    pub fn table(columns: Vec<Column>, rows: impl Fn(&T) -> Vec<Vec<Cell>> + Send + 'static) -> Self {
+        Self { body: Body::Table(columns, Box::new(rows)), names: Box::new(|_| Vec::new()) }
+    }
+
+    /// Free lines.
+    pub fn lines(lines: impl Fn(&T, &Out) -> Vec<String> + Send + 'static) -> Self {
+        Self { body: Body::Lines(Box::new(lines)), names: Box::new(|_| Vec::new()) }
+    }
+
+    /// What `-o name` prints of an answer.
+    pub fn named(mut self, names: impl Fn(&T) -> Vec<String> + Send + 'static) -> Self {
+        self.names = Box::new(names);
+        self
+    }
+}
+
+/// Prints answers of one fan-out.
+pub struct Printer<T> {
+    out: Out,
+    layout: Layout<T>,
+    table: Option<Table>,
+    pending: Vec<(usize, Vec<Row>)>,
+    expected: usize,
+    heard: usize,
+    write: fn(&Out, &str),
+    complain: fn(&Out, &str),
+}
+
+impl<T: Serialize> Printer<T> {
+    /// A printer for the answers of `expected` capsules.
+    pub fn new(out: Out, layout: Layout<T>, expected: usize) -> Self {
+        let table = match (&layout.body, out.format) {
+            (Body::Table(columns, _), Format::Table | Format::Wide) => {
+                let shown = columns.iter().filter(|c| !c.wide || out.format == Format::Wide).copied();
+                let columns = std::iter::once(column("CAPSULE")).chain(shown).collect();
+                Some(Table::new(columns, out.colour, out.table_limit()))
+            }
+            _ => None,
+        };
+        let write = |out: &Out, text: &str| out.text(text);
+        let complain = |out: &Out, text: &str| out.error_bytes(text.as_bytes());
+        Self { out, layout, table, pending: Vec::new(), expected, heard: 0, write, complain }
+    }
+
+    /// How long to wait for the next answer before [`Self::flush`] is due.
+    pub fn patience(&self) -> Option<Duration> {
+        (!self.pending.is_empty()).then_some(QUIET)
+    }
+
+    /// The same, writing elsewhere than to stdout.
+    #[cfg(test)]
+    pub fn writing_to(self, write: fn(&Out, &str)) -> Self {
+        Self { write, ..self }
+    }
+
+    /// Takes what one capsule answered; prints it, or keeps it for the batch.
+    pub fn take(&mut self, answers: &[Answer<T>]) {
+        self.heard += 1;
+        for answer in answers {
+            if self.table.is_some() {
+                self.pending.push((answer.at, self.rows(answer)));
+            } else {
+                self.print(answer);
+            }
+        }
+        let is_last = self.heard == self.expected;
+        if is_last || self.table.as_ref().is_some_and(Table::has_begun) {
+            self.flush();
+        }
+    }
+
+    fn print(&self, answer: &Answer<T>) {
+        match (self.out.format, &answer.result) {
+            (Format::Json, _) => (self.write)(&self.out, &format!("{}\n", envelope(answer))),
+            (Format::Yaml, _) => {
+                (self.write)(&self.out, &format!("---\n{}", yaml::document(&envelope(answer))));
+            }
+            (_, Err(failure)) => self.print_failure(&answer.capsule, failure),
+            (Format::Name, Ok(result)) => self.print_names(&answer.capsule, result),
+            (_, Ok(result)) => self.print_lines(&answer.capsule, result),
+        }
+    }
+
+    /// Prints the batch, in the order in which capsules were asked for.
+    pub fn flush(&mut self) {
+        let Some(table) = &mut self.table else { return };
+        if self.pending.is_empty() {
+            return;
+        }
+        self.pending.sort_by_key(|(at, _)| *at);
+        let rows: Vec<Row> = self.pending.drain(..).flat_map(|(_, rows)| rows).collect();
+        let text = table.render(&rows);
+        (self.write)(&self.out, &text);
+    }
+
+    fn rows(&self, answer: &Answer<T>) -> Vec<Row> {
+        let capsule = Cell::from(answer.capsule.as_str());
+        let (Body::Table(columns, rows), Ok(result)) = (&self.layout.body, &answer.result) else {
+            let error = answer.result.as_ref().err().map(|e| format!("error: {e}")).unwrap_or_default();
+            return vec![Row::Failed { capsule: Cell { tone: Tone::Bad, ..capsule }, error }];
+        };
+        let shown = |cells: Vec<Cell>| {
+            let kept = cells.into_iter().zip(columns);
+            let kept = kept.filter(|(_, c)| !c.wide || self.out.format == Format::Wide).map(|(cell, _)| cell);
+            Row::Cells(std::iter::once(capsule.clone()).chain(kept).collect())
+        };
+        rows(result).into_iter().map(shown).collect()
+    }
+
+    fn print_names(&self, capsule: &str, result: &T) {
+        let many = self.expected > 1;
+        let full = |name: String| if many { format!("{name}@{capsule}\n") } else { format!("{name}\n") };
+        let text: String = (self.layout.names)(result).into_iter().map(full).collect();
+        (self.write)(&self.out, &text);
+    }
+
+    fn print_lines(&self, capsule: &str, result: &T) {
+        let Body::Lines(lines) = &self.layout.body else { return };
+        let prefix = self.prefix(capsule);
+        let text: String =
+            lines(result, &self.out).into_iter().map(|line| format!("{prefix}{line}\n")).collect();
+        (self.write)(&self.out, &text);
+    }
+
+    fn print_failure(&self, capsule: &str, failure: &Failure) {
+        let word = Tone::Bad.paint("error:", self.out.colour);
+        (self.complain)(&self.out, &format!("{word} {capsule}: {failure}\n"));
+    }
+
+    fn prefix(&self, capsule: &str) -> String {
+        if self.expected > 1 { Tone::Dim.paint(&format!("{capsule}: "), self.out.colour) } else { String::new() }
+    }
+}
+
+/// The object that `-o json` prints for one answer; docs/json.md promises it.
+pub fn envelope<T: Serialize>(answer: &Answer<T>) -> Value {
+    match &answer.result {
+        Ok(result) => match serde_json::to_value(result) {
+            Ok(result) => json!({ "capsule": answer.capsule, "ok": true, "result": result }),
+            Err(error) => failed(&answer.capsule, &Failure::local(error.to_string())),
+        },
+        Err(failure) => failed(&answer.capsule, failure),
+    }
+}
+
+fn failed(capsule: &str, failure: &Failure) -> Value {
+    json!({ "capsule": capsule, "ok": false, "error": failure })
+}
+
+#[cfg(test)]
+mod tests;

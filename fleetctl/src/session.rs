@@ -1,0 +1,118 @@
+//! One run of fleetctl: the operator's fleet, the capsules that are meant, and the screen.
+
+use std::{env, time::Duration};
+
+use anyhow::Result;
+use capsule_client::{Connector, ENVIRONMENT, FanOut, Fleet, Selection, Target};
+
+use crate::{
+    cli::Global,
+    failure::usage,
+    output::Out,
+    reference::WorkloadRef,
+};
+
+/// For an answer that needs no work of the capsule.
+pub const QUICK: Duration = Duration::from_secs(30);
+/// For what makes a capsule work: stopping, deleting, applying.
+pub const PATIENT: Duration = Duration::from_secs(120);
+
+/// A run's surroundings.
+#[derive(Debug)]
+pub struct Session {
+    /// The screen.
+    pub out: Out,
+    /// Contexts and key.
+    pub fleet: Fleet,
+    global: Global,
+}
+
+impl Session {
+    /// Reads the operator's configuration.
+    pub fn open(global: Global) -> Result<Self> {
+        let out = Out::new(global.output, global.no_colour, global.quiet);
+        Ok(Self { out, fleet: Fleet::open()?, global })
+    }
+
+    /// The capsules that the flags mean.
+    pub fn targets(&self) -> Result<Vec<Target>> {
+        self.resolve(self.global.capsules.clone())
+    }
+
+    /// The one capsule that the flags mean.
+    pub fn only_target(&self, purpose: &str) -> Result<Target> {
+        only(self.targets()?, purpose)
+    }
+
+    /// What is meant by workload references: each capsule with the names asked of it. A reference
+    /// with a capsule means that one; the others mean the capsules of the flags.
+    pub fn workloads(&self, references: &[WorkloadRef]) -> Result<Vec<(Target, Vec<String>)>> {
+        let mut work: Vec<(Target, Vec<String>)> = Vec::new();
+        for reference in references {
+            let targets = match &reference.capsule {
+                Some(capsule) => self.resolve(vec![capsule.clone()])?,
+                None => self.targets()?,
+            };
+            for target in targets {
+                let name = reference.name.to_string();
+                match work.iter_mut().find(|(known, _)| *known == target) {
+                    Some((_, names)) if names.contains(&name) => {}
+                    Some((_, names)) => names.push(name),
+                    None => work.push((target, vec![name])),
+                }
+            }
+        }
+        Ok(work)
+    }
+
+    /// The one capsule that a workload reference means.
+    pub fn only_workload(&self, reference: &WorkloadRef, purpose: &str) -> Result<Target> {
+        let targets = self.workloads(std::slice::from_ref(reference))?;
+        only(targets.into_iter().map(|(target, _)| target).collect(), purpose)
+    }
+
+    /// What connects, with the operator's key and the time-out of the flags.
+    pub fn connector(&self) -> Result<Connector> {
+        Ok(self.fleet.connector()?.with_timeout(self.global.connect_timeout))
+    }
+
+    /// How long to wait for an answer, `usual` where no flag says.
+    pub fn timeout(&self, usual: Duration) -> Duration {
+        self.global.timeout.unwrap_or(usual)
+    }
+
+    /// `--timeout`, where it is given.
+    pub fn asked_timeout(&self) -> Option<Duration> {
+        self.global.timeout
+    }
+
+    /// `--connect-timeout`.
+    pub fn connect_timeout(&self) -> Duration {
+        self.global.connect_timeout
+    }
+
+    /// How many capsules at once, and how long for each.
+    pub fn fan_out(&self, timeout: Option<Duration>) -> FanOut {
+        FanOut { limit: self.global.parallel.into(), timeout }
+    }
+
+    fn resolve(&self, names: Vec<String>) -> Result<Vec<Target>> {
+        let selection = Selection {
+            names,
+            groups: self.global.groups.clone(),
+            selector: self.global.selector.clone().unwrap_or_default(),
+            all: self.global.all,
+            environment: env::var(ENVIRONMENT).ok(),
+        };
+        self.fleet.resolve(&selection).map_err(|error| usage(error.to_string()))
+    }
+}
+
+fn only(targets: Vec<Target>, purpose: &str) -> Result<Target> {
+    let many = targets.len();
+    let mut targets = targets.into_iter();
+    match (targets.next(), many) {
+        (Some(target), 1) => Ok(target),
+        _ => Err(usage(format!("{purpose} works with one capsule, and {many} are meant; name one with -c"))),
+    }
+}
