@@ -94,18 +94,21 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// An error with all its causes as one paragraph.
 pub fn paragraph(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for (at, cause) in error.chain().enumerate() {
-        let cause = cause.to_string();
-        if at > 0 && text.contains(&cause) {
-            continue;
-        }
-        if at > 0 {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
-    }
-    text
+    told_once(error.chain().map(ToString::to_string))
+}
+
+/// The same of any error.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    told_once(std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string))
+}
+
+/// Some errors repeat their cause in their own words; it is told once.
+fn told_once(causes: impl Iterator<Item = String>) -> String {
+    causes.fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        told => format!("{told}: {cause}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,2 +1,5 @@
-//! placeholder
-fn main() {}
+//! The program; all of it is in the library.
+
+fn main() {
+    std::process::exit(fleetctl::run());
+}

@@ -156,7 +156,7 @@ impl Home {
     }
 
     /// Whole or not at all, readable by the owner alone; durable when it returns.
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), ConfigError> {
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), ConfigError> {
         let path = self.dir.join(name);
         let next = self.dir.join(format!(".{name}.new"));
         let attempt = || -> io::Result<()> {

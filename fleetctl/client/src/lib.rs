@@ -33,6 +33,7 @@ mod fan_out;
 mod fleet;
 mod home;
 mod key;
+mod rotation;
 mod target;
 mod tls;
 

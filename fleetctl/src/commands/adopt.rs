@@ -160,7 +160,7 @@ fn label(text: &str) -> Result<(String, String)> {
 }
 
 /// What key lists show: `user@host`.
-fn key_name() -> String {
+pub(super) fn key_name() -> String {
     let user = env::var("USER").or_else(|_| env::var("LOGNAME")).unwrap_or_else(|_| "operator".into());
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
     format!("{user}@{}", host.unwrap_or_else(|| "localhost".into()))

@@ -82,10 +82,13 @@ impl Out {
 
     /// Prints bytes. A reader that went away ends the process, as SIGPIPE would.
     pub fn bytes(&self, bytes: &[u8]) {
-        progress::suspend(|| {
-            let mut stdout = io::stdout().lock();
-            end_on_error(stdout.write_all(bytes).and_then(|()| stdout.flush()));
-        });
+        progress::suspend(|| end_on_error(self.try_bytes(bytes)));
+    }
+
+    /// Prints bytes, for who must clean up before the process ends.
+    pub fn try_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
     }
 
     /// Prints bytes on stderr.

@@ -73,6 +73,11 @@ impl Bar {
         self.0.set_position(done);
     }
 
+    /// Changes the label.
+    pub fn label(&self, label: &str) {
+        self.0.set_prefix(clean::one_line(label).into_owned());
+    }
+
     /// Sets the message.
     pub fn say(&self, message: &str) {
         self.0.set_message(clean::one_line(message).into_owned());

@@ -1,0 +1,55 @@
+//! `fleetctl image pull`.
+
+use std::{env, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use capsule_proto::v1::{PullImageRequest, RegistryAuth};
+use clap::{Args, ValueHint};
+
+use super::show;
+use crate::{exit::Exit, gather::gather, session::Session};
+
+/// Variable that carries a registry's password.
+const PASSWORD_VARIABLE: &str = "FLEETCTL_REGISTRY_PASSWORD";
+
+/// Have capsules pull an image from its registry
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl --all image pull nginx:1.27\n  \
+                        fleetctl image pull ghcr.io/org/app:2 --username me --password-file token")]
+pub struct Pull {
+    reference: String,
+    /// User at the registry; used for this pull and not kept
+    #[arg(long, value_name = "USER")]
+    username: Option<String>,
+    /// File with the password or token; else the variable FLEETCTL_REGISTRY_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "username", value_hint = ValueHint::FilePath)]
+    password_file: Option<PathBuf>,
+}
+
+impl Pull {
+    /// Pulls on every capsule.
+    pub(super) async fn run(self, session: &Session) -> Result<Exit> {
+        let targets = session.targets()?;
+        let is_alone = targets.len() == 1;
+        let request = PullImageRequest { reference: self.reference.clone(), auth: self.auth()? };
+        let out = session.out;
+        gather(session, targets, session.asked_timeout(), show::layout("pulled"), async |capsule| {
+            let stream = capsule.images().pull(request.clone()).await?.into_inner();
+            show::finish(&out, capsule.target(), is_alone, stream).await
+        })
+        .await
+    }
+
+    fn auth(&self) -> Result<Option<RegistryAuth>> {
+        let Some(username) = self.username.clone() else { return Ok(None) };
+        let password = match &self.password_file {
+            Some(path) => fs::read_to_string(path)
+                .with_context(|| format!("cannot read the password from {}", path.display()))?
+                .trim_end_matches(['\n', '\r'])
+                .to_owned(),
+            None => env::var(PASSWORD_VARIABLE)
+                .map_err(|_| crate::failure::usage(format!("give --password-file, or set {PASSWORD_VARIABLE}")))?,
+        };
+        Ok(Some(RegistryAuth { username, password }))
+    }
+}

@@ -1,0 +1,54 @@
+//! `fleetctl version`.
+
+use anyhow::Result;
+use capsule_proto::v1::GetInfoRequest;
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    exit::Exit,
+    gather::gather,
+    output::{
+        answer::Layout,
+        table::{column, wide},
+    },
+    session::{QUICK, Session},
+};
+
+/// Print fleetctl's version, and with --capsules those of capsules
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl version\n  fleetctl --all version --capsules")]
+pub struct Version {
+    /// Ask capsules for theirs
+    #[arg(long)]
+    capsules: bool,
+}
+
+/// What `-o json` shows of one capsule.
+#[derive(Serialize)]
+struct Versions {
+    version: String,
+    containerd: String,
+    kernel: String,
+}
+
+impl Version {
+    /// Prints it.
+    pub async fn run(self, session: &Session) -> Result<Exit> {
+        if !self.capsules {
+            session.out.line(&format!("fleetctl {}", env!("CARGO_PKG_VERSION")));
+            return Ok(Exit::ALL);
+        }
+        session.out.note(&format!("fleetctl {}", env!("CARGO_PKG_VERSION")));
+        let columns = vec![column("VERSION"), column("CONTAINERD"), wide("KERNEL")];
+        let layout = Layout::table(columns, |v: &Versions| {
+            vec![vec![v.version.as_str().into(), v.containerd.as_str().into(), v.kernel.as_str().into()]]
+        })
+        .named(|versions| vec![versions.version.clone()]);
+        gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
+            let info = capsule.node().get_info(GetInfoRequest {}).await?.into_inner();
+            Ok(Versions { version: info.version, containerd: info.containerd_version, kernel: info.kernel })
+        })
+        .await
+    }
+}
