@@ -14,7 +14,7 @@ use std::{
 use capsule_client::{Capsule, ENVIRONMENT, FanOut, Fleet, Selection, Target, fan_out};
 use capsule_proto::v1::{ListImagesRequest, ListKeysRequest};
 use clap::builder::StyledStr;
-use clap_complete::CompletionCandidate;
+use clap_complete::{CompletionCandidate, PathCompleter, engine::ValueCompleter as _};
 use futures_util::StreamExt as _;
 
 use crate::named;
@@ -79,12 +79,12 @@ pub fn keys(current: &OsStr) -> Vec<CompletionCandidate> {
 /// Arguments of `cp`: workloads with their colon; local paths are the shell's own matter.
 pub fn places(current: &OsStr) -> Vec<CompletionCandidate> {
     if current.to_str().is_none_or(|text| text.contains(['/', ':', '.'])) {
-        return clap_complete::PathCompleter::any().complete(current);
+        return PathCompleter::any().complete(current);
     }
     let names = live(async |capsule| named::workload_names(&capsule).await);
     let places = names.into_iter().map(|name| format!("{name}:")).collect();
     let mut found = candidates(places, current);
-    found.extend(clap_complete::PathCompleter::any().complete(current));
+    found.extend(PathCompleter::any().complete(current));
     found
 }
 

@@ -116,7 +116,8 @@ fn flag(text: &mut String, argument: &Arg) {
     if argument.get_action().takes_values() && !possible.is_empty() {
         let _ = write!(about, " ({})", possible.join(", "));
     }
-    let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let defaults: Vec<_> =
+        argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     if argument.get_action().takes_values() && !defaults.is_empty() {
         let _ = write!(about, "; default `{}`", defaults.join(","));
     }

@@ -85,10 +85,10 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
 
 /// The candidate that `text` was most likely meant to be.
 pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this similarity (Jaro-Winkler) a suggestion is a guess.
-    const LEAST_SIMILARITY: f64 = 0.8;
-    let scored = candidates.into_iter().map(|name| (strsim::jaro_winkler(text, name), name));
-    let best = scored.filter(|(score, _)| *score >= LEAST_SIMILARITY).max_by(|a, b| a.0.total_cmp(&b.0));
+    // One slip in three characters is a typo; more is another word.
+    let limit = (text.chars().count() / 3).max(1);
+    let scored = candidates.into_iter().map(|name| (strsim::osa_distance(text, name), name));
+    let best = scored.filter(|(slips, _)| *slips <= limit).min_by_key(|(slips, _)| *slips);
     best.map(|(_, name)| name)
 }
 

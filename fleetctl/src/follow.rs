@@ -47,12 +47,18 @@ where
     let (sender, mut messages) = mpsc::channel(BACKLOG);
     let open = Arc::new(open);
     let options = session.fan_out(None);
-    let mut ends = fan_out(&session.connector()?, targets, options, move |capsule: Capsule| {
+    let connector = session.connector()?;
+    let mut ends = fan_out(&connector, targets, options, move |capsule: Capsule| {
         let (open, arguments, sender) = (open.clone(), arguments.clone(), sender.clone());
         async move {
             let mine = arguments.get(&capsule.target().name).into_iter().flatten();
             let streams = mine.map(|(at, argument)| {
-                pump(*at, capsule.target().name.clone(), open(capsule.clone(), argument.clone()), sender.clone())
+                pump(
+                    *at,
+                    capsule.target().name.clone(),
+                    open(capsule.clone(), argument.clone()),
+                    sender.clone(),
+                )
             });
             Ok::<_, CallError>(futures_util::future::join_all(streams).await)
         }

@@ -52,7 +52,8 @@ where
         Arc::new(work.into_iter().map(|(target, arguments)| (target.name, arguments)).collect());
     let call = Arc::new(call);
     let options = session.fan_out(timeout.into());
-    let calls = fan_out(&session.connector()?, targets, options, |capsule: Capsule| {
+    let connector = session.connector()?;
+    let calls = fan_out(&connector, targets, options, |capsule: Capsule| {
         let (call, arguments) = (call.clone(), arguments.clone());
         async move {
             let mine = arguments.get(&capsule.target().name).into_iter().flatten();
@@ -112,8 +113,7 @@ mod tests {
     fn printer(expected: usize, seen: fn(&Out, &str)) -> Printer<String> {
         let out =
             Out { format: Format::Table, colour: false, terminal: false, draws_progress: false, quiet: true };
-        let layout =
-            Layout::table(vec![column("NAME")], |name: &String| vec![vec![name.as_str().into()]]);
+        let layout = Layout::table(vec![column("NAME")], |name: &String| vec![vec![name.as_str().into()]]);
         Printer::new(out, layout, expected).writing_to(seen)
     }
 

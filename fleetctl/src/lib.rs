@@ -11,7 +11,7 @@
 //! Talking to capsules is `capsule-client`'s. The library exists for tests and documentation: the
 //! program is `run`.
 
-pub mod cli;
+mod cli;
 mod commands;
 mod complete;
 mod copy;
@@ -27,6 +27,8 @@ mod public_key;
 mod reference;
 mod session;
 mod terminal;
+
+pub use cli::command;
 
 use anyhow::Error;
 use clap::Parser as _;
@@ -53,10 +55,11 @@ pub fn run() -> i32 {
             return error.exit_code();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return i32::from(fail(&Error::from(error).context("cannot start")).0),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return i32::from(fail(&Error::from(error).context("cannot start")).0),
+        };
     let exit = runtime.block_on(commands::run(cli)).unwrap_or_else(|error| fail(&error));
     // A thread may still wait for stdin; nothing else is left to do.
     runtime.shutdown_background();

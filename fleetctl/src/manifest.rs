@@ -16,14 +16,18 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>> {
     let manifests = load_all(paths).map_err(|error| usage(explain(&error)))?;
     if manifests.is_empty() {
         let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(usage(format!("{} holds no manifest; see docs/manifest.md for their shape", named.join(", "))));
+        return Err(usage(format!(
+            "{} holds no manifest; see docs/manifest.md for their shape",
+            named.join(", ")
+        )));
     }
     Ok(manifests)
 }
 
 fn explain(error: &LoadError) -> String {
     let LoadError::Invalid(errors) = error else { return crate::failure::causes(error) };
-    let shown: Vec<String> = errors.0.iter().map(|error| with_source(error, line_of(error).as_deref())).collect();
+    let shown: Vec<String> =
+        errors.0.iter().map(|error| with_source(error, line_of(error).as_deref())).collect();
     format!("the manifests cannot be used, and nothing was sent:\n{}", shown.join("\n"))
 }
 

@@ -5,12 +5,7 @@ use std::{env, time::Duration};
 use anyhow::Result;
 use capsule_client::{Connector, ENVIRONMENT, FanOut, Fleet, Selection, Target};
 
-use crate::{
-    cli::Global,
-    failure::usage,
-    output::Out,
-    reference::WorkloadRef,
-};
+use crate::{cli::Global, failure::usage, output::Out, reference::WorkloadRef};
 
 /// For an answer that needs no work of the capsule.
 pub const QUICK: Duration = Duration::from_secs(30);
@@ -37,11 +32,6 @@ impl Session {
     /// The capsules that the flags mean.
     pub fn targets(&self) -> Result<Vec<Target>> {
         self.resolve(self.global.capsules.clone())
-    }
-
-    /// The one capsule that the flags mean.
-    pub fn only_target(&self, purpose: &str) -> Result<Target> {
-        only(self.targets()?, purpose)
     }
 
     /// What is meant by workload references: each capsule with the names asked of it. A reference

@@ -64,7 +64,9 @@ fn shell_words(line: &str) -> Vec<String> {
 
 #[test]
 fn targets_and_output_are_read_before_and_after_the_command() {
-    let cli = Cli::try_parse_from(["fleetctl", "-c", "a,b", "ps", "-c", "c", "-o", "json", "--timeout", "2s"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["fleetctl", "-c", "a,b", "ps", "-c", "c", "-o", "json", "--timeout", "2s"])
+            .unwrap();
     assert_eq!(cli.global.output, Format::Json);
     assert_eq!(cli.global.timeout, Some(Duration::from_secs(2)));
     assert!(cli.global.capsules.contains(&"c".to_owned()));
@@ -93,5 +95,8 @@ fn docs_cli_md_is_what_the_program_says() {
         fs::write(&path, &text).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "docs/cli.md is stale; run `BLESS=1 cargo nextest run -p fleetctl docs_cli_md` to renew it");
+    assert!(
+        kept == text,
+        "docs/cli.md is stale; run `BLESS=1 cargo nextest run -p fleetctl docs_cli_md` to renew it"
+    );
 }

@@ -23,8 +23,10 @@ use crate::{
 
 /// Make capsules match manifests; all of them, or nothing changes
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl apply -f web.yaml --wait\n  fleetctl --group edge apply -f site/ --prune app=site\n  \
-                        cat web.yaml | fleetctl apply -f - --dry-run")]
+#[command(
+    after_help = "Examples:\n  fleetctl apply -f web.yaml --wait\n  fleetctl --group edge apply -f site/ --prune app=site\n  \
+                        cat web.yaml | fleetctl apply -f - --dry-run"
+)]
 pub struct Apply {
     /// File or directory of manifests, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true, value_hint = ValueHint::AnyPath)]
@@ -74,9 +76,9 @@ async fn apply(
     };
     if let Some(limit) = ready_within {
         let waits = names.iter().map(|name| wait(out, capsule, name, WaitCondition::Ready, limit));
-        try_join_all(waits)
-            .await
-            .map_err(|failure| failure.and("The manifests are applied; `fleetctl workload get` shows the state."))?;
+        try_join_all(waits).await.map_err(|failure| {
+            failure.and("The manifests are applied; `fleetctl workload get` shows the state.")
+        })?;
     }
     Ok(response)
 }

@@ -56,10 +56,17 @@ impl Logs {
     async fn run(self, session: &Session) -> Result<Exit> {
         let work = session.targets()?.into_iter().map(|target| (target, vec![()])).collect();
         let request = NodeLogsRequest { follow: self.follow, tail: self.tail };
-        let open = async |capsule: capsule_client::Capsule, ()| Ok(capsule.node().logs(request).await?.into_inner());
-        follow(session, work, |()| String::new(), open, |out, prefix, line| {
-            write_line(out, Sink::Out, prefix, line.line.as_bytes());
-        })
+        let open =
+            async |capsule: capsule_client::Capsule, ()| Ok(capsule.node().logs(request).await?.into_inner());
+        follow(
+            session,
+            work,
+            |()| String::new(),
+            open,
+            |out, prefix, line| {
+                write_line(out, Sink::Out, prefix, line.line.as_bytes());
+            },
+        )
         .await
     }
 }
@@ -84,8 +91,8 @@ async fn info(session: &Session) -> Result<Exit> {
         wide("SUBNET"),
         wide("CAPABILITIES"),
     ];
-    let layout = Layout::table(columns, |info| vec![row(info)])
-        .named(|info: &NodeInfo| vec![info.short_id.clone()]);
+    let layout =
+        Layout::table(columns, |info| vec![row(info)]).named(|info: &NodeInfo| vec![info.short_id.clone()]);
     gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
         Ok(capsule.node().get_info(GetInfoRequest {}).await?.into_inner())
     })

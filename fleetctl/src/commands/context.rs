@@ -34,7 +34,10 @@ pub enum Context {
 
 /// List contexts; `*` marks the current one
 #[derive(Args, Debug)]
-#[command(visible_alias = "ls", after_help = "Examples:\n  fleetctl context list\n  fleetctl context list -o name")]
+#[command(
+    visible_alias = "ls",
+    after_help = "Examples:\n  fleetctl context list\n  fleetctl context list -o name"
+)]
 pub struct List {}
 
 /// Make a context current: commands without targets mean it
@@ -75,7 +78,9 @@ pub struct Label {
 
 /// Set groups that `--group` selects: GROUP joins, GROUP- leaves
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl context group nuc-1 edge\n  fleetctl context group nuc-1 edge-")]
+#[command(
+    after_help = "Examples:\n  fleetctl context group nuc-1 edge\n  fleetctl context group nuc-1 edge-"
+)]
 pub struct Group {
     #[arg(add = ArgValueCompleter::new(complete::capsules))]
     name: String,
@@ -98,7 +103,9 @@ impl Context {
                 out.note(&format!("{old} is now called {new}"));
             }
             Self::Remove(Remove { names }) => {
-                change(session, |contexts| names.iter().try_for_each(|name| contexts.remove(name).map(drop)))?;
+                change(session, |contexts| {
+                    names.iter().try_for_each(|name| contexts.remove(name).map(drop))
+                })?;
                 out.note(&format!("forgot {}; your key is still enrolled there", names.join(", ")));
             }
             Self::Label(Label { name, changes }) => {
@@ -117,10 +124,12 @@ fn change(
     session: &mut Session,
     change: impl FnOnce(&mut capsule_client::Contexts) -> Result<(), ContextError>,
 ) -> Result<()> {
-    session.fleet.update(|contexts| change(contexts).map_err(ConfigError::from)).map_err(|error| match error {
-        ConfigError::Context(error) => usage(error.to_string()),
-        other => other.into(),
-    })
+    session.fleet.update(|contexts| change(contexts).map_err(ConfigError::from)).map_err(
+        |error| match error {
+            ConfigError::Context(error) => usage(error.to_string()),
+            other => other.into(),
+        },
+    )
 }
 
 /// `KEY=VALUE` sets, `KEY-` removes.
@@ -188,7 +197,8 @@ fn print_table(out: &Out, contexts: &capsule_client::Contexts) {
     let rows = contexts.contexts.iter().map(|(name, context)| {
         let is_current = contexts.current.as_ref() == Some(name);
         let groups: Vec<&str> = context.groups.iter().map(String::as_str).collect();
-        let labels: Vec<String> = context.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<String> =
+            context.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Row::Cells(vec![
             Cell::new(if is_current { "*" } else { "" }, Tone::Good),
             name.as_str().into(),

@@ -30,8 +30,10 @@ use crate::{
 /// A directory that exists is copied into; any other target becomes the copy, as with `cp -a`.
 /// DIR/. means what is in a directory. The workload needs neither a shell nor tar.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl cp site/. web:/srv/www\n  fleetctl cp web:/etc/nginx ./nginx\n  \
-                        fleetctl cp web@nuc-1:/data web@nuc-2:/data\n  fleetctl cp web:/var/log - | tar t")]
+#[command(
+    after_help = "Examples:\n  fleetctl cp site/. web:/srv/www\n  fleetctl cp web:/etc/nginx ./nginx\n  \
+                        fleetctl cp web@nuc-1:/data web@nuc-2:/data\n  fleetctl cp web:/var/log - | tar t"
+)]
 pub struct Cp {
     /// WORKLOAD[@CAPSULE]:PATH, a local path, or - for a tar stream on stdin
     #[arg(value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::places))]
@@ -71,10 +73,13 @@ impl Cp {
             return Err(usage("only local files can be copied to several capsules at once"));
         }
         if let Place::Local(path) = &source {
-            std::fs::symlink_metadata(path).map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
+            std::fs::symlink_metadata(path)
+                .map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
         }
         let origin = match &source {
-            Place::Remote(reference, path) => Some((connect(session, reference).await?, reference.name.to_string(), path.clone())),
+            Place::Remote(reference, path) => {
+                Some((connect(session, reference).await?, reference.name.to_string(), path.clone()))
+            }
             _ => None,
         };
         let first = CopyInRequest {
@@ -101,7 +106,12 @@ async fn connect(session: &Session, reference: &WorkloadRef) -> Result<Capsule> 
     Ok(session.connector()?.connect(&target).await.map_err(Failure::from)?)
 }
 
-async fn send(out: &Out, capsule: &Capsule, first: CopyInRequest, feed: Feed) -> Result<CopyInResponse, Failure> {
+async fn send(
+    out: &Out,
+    capsule: &Capsule,
+    first: CopyInRequest,
+    feed: Feed,
+) -> Result<CopyInResponse, Failure> {
     let bar = progress::bytes(out, &format!("to {}", capsule.target().name), feed.total_bytes);
     let name = first.name.clone();
     let (pieces, failed) = feed.into_stream();

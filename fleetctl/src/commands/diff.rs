@@ -74,7 +74,8 @@ fn lines(result: &ApplyResult, colour: bool) -> Vec<String> {
 fn field(change: &FieldChange, colour: bool) -> Vec<String> {
     let path = clean::one_line(&change.path);
     let side = |sign: char, value: &str, tone: Tone| {
-        (!value.is_empty()).then(|| tone.paint(&format!("  {sign} {path}: {}", clean::one_line(value)), colour))
+        (!value.is_empty())
+            .then(|| tone.paint(&format!("  {sign} {path}: {}", clean::one_line(value)), colour))
     };
     let sides = [side('-', &change.old, Tone::Bad), side('+', &change.new, Tone::Good)];
     sides.into_iter().flatten().collect()

@@ -20,7 +20,9 @@ use crate::{
 
 /// Print what happened on capsules
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl events -n 20\n  fleetctl --all events -f\n  fleetctl events --kind volume")]
+#[command(
+    after_help = "Examples:\n  fleetctl events -n 20\n  fleetctl --all events -f\n  fleetctl events --kind volume"
+)]
 pub struct Events {
     /// Go on with new events
     #[arg(short, long)]

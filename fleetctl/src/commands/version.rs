@@ -20,8 +20,8 @@ use crate::{
 #[command(after_help = "Examples:\n  fleetctl version\n  fleetctl --all version --capsules")]
 pub struct Version {
     /// Ask capsules for theirs
-    #[arg(long)]
-    capsules: bool,
+    #[arg(long = "capsules")]
+    asks_capsules: bool,
 }
 
 /// What `-o json` shows of one capsule.
@@ -35,7 +35,7 @@ struct Versions {
 impl Version {
     /// Prints it.
     pub async fn run(self, session: &Session) -> Result<Exit> {
-        if !self.capsules {
+        if !self.asks_capsules {
             session.out.line(&format!("fleetctl {}", env!("CARGO_PKG_VERSION")));
             return Ok(Exit::ALL);
         }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use capsule_proto::{
     Name, Size,
     v1::{
-        CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest, ResizeVolumeRequest, Volume as Wire,
+        CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest, ResizeVolumeRequest,
+        Volume as Wire,
     },
 };
 use clap::{Args, Subcommand};
@@ -41,7 +42,9 @@ pub enum Volume {
 
 /// Create a volume
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl volume create data 10G\n  fleetctl volume create data 500M --label app=shop")]
+#[command(
+    after_help = "Examples:\n  fleetctl volume create data 10G\n  fleetctl volume create data 500M --label app=shop"
+)]
 pub struct Create {
     name: Name,
     /// 500M, 2GiB; K, M, G and T are binary
@@ -76,7 +79,10 @@ pub struct Resize {
 
 /// Delete volumes with all that is in them
 #[derive(Args, Debug)]
-#[command(visible_alias = "rm", after_help = "Examples:\n  fleetctl volume delete data\n  fleetctl volume delete data --force")]
+#[command(
+    visible_alias = "rm",
+    after_help = "Examples:\n  fleetctl volume delete data\n  fleetctl volume delete data --force"
+)]
 pub struct Delete {
     #[arg(required = true, value_name = "VOLUME", add = ArgValueCompleter::new(complete::volumes))]
     names: Vec<Name>,
@@ -111,7 +117,8 @@ impl Create {
             size_bytes: self.size.bytes(),
             labels: labels(&self.label)?,
         };
-        let layout = said(|volume, _| format!("created {} ({})", volume.name, human::bytes(volume.size_bytes)));
+        let layout =
+            said(|volume, _| format!("created {} ({})", volume.name, human::bytes(volume.size_bytes)));
         gather(session, session.targets()?, session.timeout(PATIENT), layout, async |capsule| {
             Ok(capsule.volumes().create(request.clone()).await?.into_inner())
         })
@@ -121,11 +128,18 @@ impl Create {
 
 impl Get {
     async fn run(self, session: &Session) -> Result<Exit> {
-        let layout = Layout::table(columns(), |volume| vec![row(volume)]).named(|v: &Wire| vec![v.name.clone()]);
-        gather_each(session, each(session, &self.names)?, session.timeout(QUICK), layout, async |capsule, name: String| {
-            let answer = capsule.volumes().get(GetVolumeRequest { name: name.clone() }).await;
-            Ok(named::volume(&capsule, &name, answer).await?.into_inner())
-        })
+        let layout =
+            Layout::table(columns(), |volume| vec![row(volume)]).named(|v: &Wire| vec![v.name.clone()]);
+        gather_each(
+            session,
+            each(session, &self.names)?,
+            session.timeout(QUICK),
+            layout,
+            async |capsule, name: String| {
+                let answer = capsule.volumes().get(GetVolumeRequest { name: name.clone() }).await;
+                Ok(named::volume(&capsule, &name, answer).await?.into_inner())
+            },
+        )
         .await
     }
 }

@@ -23,8 +23,14 @@ pub struct Whoami {}
 impl Whoami {
     /// Asks every capsule.
     pub async fn run(self, session: &Session) -> Result<Exit> {
-        let columns =
-            vec![column("ID"), column("KEY"), column("NAME"), column("ROLE"), wide("ENROLLED"), wide("CAPSULE-ID")];
+        let columns = vec![
+            column("ID"),
+            column("KEY"),
+            column("NAME"),
+            column("ROLE"),
+            wide("ENROLLED"),
+            wide("CAPSULE-ID"),
+        ];
         let layout = Layout::table(columns, |answer| vec![row(answer)])
             .named(|answer: &WhoAmIResponse| answer.key.iter().map(|key| key.key_id.clone()).collect());
         gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {

@@ -178,7 +178,11 @@ impl<T: Serialize> Printer<T> {
     }
 
     fn prefix(&self, capsule: &str) -> String {
-        if self.expected > 1 { Tone::Dim.paint(&format!("{capsule}: "), self.out.colour) } else { String::new() }
+        if self.expected > 1 {
+            Tone::Dim.paint(&format!("{capsule}: "), self.out.colour)
+        } else {
+            String::new()
+        }
     }
 }
 

@@ -78,8 +78,9 @@ mod tests {
 
     #[test]
     fn nesting_reads_as_yaml() {
-        let value = json!({"capsule": "a", "result": {"ports": [{"containerPort": 80}, 7], "args": [], "n": "5"}});
-        let text = "capsule: a\nresult:\n  args: []\n  n: \"5\"\n  ports:\n    - containerPort: 80\n    - 7\n";
+        let value = json!({"capsule": "a", "result": {"ports": [{"containerPort": 80}, 7], "args": [], "count": "5"}});
+        let text =
+            "capsule: a\nresult:\n  args: []\n  count: \"5\"\n  ports:\n    - containerPort: 80\n    - 7\n";
         assert_eq!(document(&value), text);
     }
 

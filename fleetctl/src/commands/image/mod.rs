@@ -5,7 +5,9 @@ mod push;
 mod show;
 
 use anyhow::Result;
-use capsule_proto::v1::{Image as Wire, ListImagesRequest, PruneImagesRequest, PruneImagesResponse, RemoveImageRequest};
+use capsule_proto::v1::{
+    Image as Wire, ListImagesRequest, PruneImagesRequest, PruneImagesResponse, RemoveImageRequest,
+};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde::Serialize;
@@ -84,8 +86,14 @@ impl Remove {
 }
 
 async fn list(session: &Session) -> Result<Exit> {
-    let columns =
-        vec![column("REFERENCE"), column("SIZE"), column("AGE"), column("USED BY"), column("ID"), wide("DIGEST")];
+    let columns = vec![
+        column("REFERENCE"),
+        column("SIZE"),
+        column("AGE"),
+        column("USED BY"),
+        column("ID"),
+        wide("DIGEST"),
+    ];
     let layout = Layout::table(columns, |images: &Vec<Wire>| images.iter().map(row).collect())
         .named(|images| images.iter().map(|image| image.reference.clone()).collect());
     gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
@@ -96,7 +104,8 @@ async fn list(session: &Session) -> Result<Exit> {
 
 async fn prune(session: &Session) -> Result<Exit> {
     let layout = Layout::lines(|answer: &PruneImagesResponse, _| {
-        let removed = answer.removed.iter().map(|reference| format!("removed {}", clean::one_line(reference)));
+        let removed =
+            answer.removed.iter().map(|reference| format!("removed {}", clean::one_line(reference)));
         removed.chain([format!("freed {}", human::bytes(answer.freed_bytes))]).collect()
     })
     .named(|answer| answer.removed.clone());

@@ -47,8 +47,9 @@ impl Pull {
                 .with_context(|| format!("cannot read the password from {}", path.display()))?
                 .trim_end_matches(['\n', '\r'])
                 .to_owned(),
-            None => env::var(PASSWORD_VARIABLE)
-                .map_err(|_| crate::failure::usage(format!("give --password-file, or set {PASSWORD_VARIABLE}")))?,
+            None => env::var(PASSWORD_VARIABLE).map_err(|_| {
+                crate::failure::usage(format!("give --password-file, or set {PASSWORD_VARIABLE}"))
+            })?,
         };
         Ok(Some(RegistryAuth { username, password }))
     }

@@ -6,10 +6,7 @@ use anyhow::{Context as _, Result};
 use capsule_proto::v1::PushImageRequest;
 use clap::{Args, ValueHint};
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::{
-    fs::File,
-    io::AsyncReadExt as _,
-};
+use tokio::{fs::File, io::AsyncReadExt as _};
 
 use super::show;
 use crate::{
@@ -27,7 +24,9 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Send a docker-save or OCI archive to capsules; no registry is needed
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl --all image push app.tar\n  docker save app:2 | fleetctl image push - --name app:2")]
+#[command(
+    after_help = "Examples:\n  fleetctl --all image push app.tar\n  docker save app:2 | fleetctl image push - --name app:2"
+)]
 pub struct Push {
     /// The archive, plain or gzip, or - for stdin
     #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
@@ -43,12 +42,15 @@ impl Push {
         let targets = session.targets()?;
         let is_stdin = self.file.as_os_str() == "-";
         if is_stdin && targets.len() > 1 {
-            return Err(usage("stdin can be sent to one capsule only; write the archive to a file for several"));
+            return Err(usage(
+                "stdin can be sent to one capsule only; write the archive to a file for several",
+            ));
         }
         let size = if is_stdin { 0 } else { self.size()? };
         let (out, is_alone) = (session.out, targets.len() == 1);
         gather(session, targets, session.asked_timeout(), show::layout("pushed"), async |capsule| {
-            let label = if is_alone { "sending".to_owned() } else { format!("sending to {}", capsule.target().name) };
+            let label =
+                if is_alone { "sending".to_owned() } else { format!("sending to {}", capsule.target().name) };
             let bar = progress::bytes(&out, &label, size);
             let pieces = if is_stdin { from_stdin().boxed() } else { from_file(&self.file).await?.boxed() };
             let (requests, problem) = requests(pieces, self.name.clone().unwrap_or_default(), bar);
@@ -95,7 +97,9 @@ async fn from_file(path: &std::path::Path) -> Result<impl Stream<Item = Piece> +
 }
 
 fn from_stdin() -> impl Stream<Item = Piece> + Send + 'static {
-    stream::unfold(terminal::pieces(), |mut pieces| async { pieces.recv().await.map(|piece| (piece, pieces)) })
+    stream::unfold(terminal::pieces(), |mut pieces| async {
+        pieces.recv().await.map(|piece| (piece, pieces))
+    })
 }
 
 /// The messages of one push; the stream ends at a piece that cannot be read, which is kept aside.

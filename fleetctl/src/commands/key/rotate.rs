@@ -45,7 +45,9 @@ impl Rotate {
         .await?;
         if exit == Exit::ALL {
             home.finish_rotation(&next)?;
-            session.out.note(&format!("your key is now {}; the old one is kept as key.pem.old", next.key_id()));
+            session
+                .out
+                .note(&format!("your key is now {}; the old one is kept as key.pem.old", next.key_id()));
         } else {
             session.out.note(
                 "your key stays as it is until every capsule took the new one, and capsules that did refuse the \

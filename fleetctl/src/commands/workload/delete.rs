@@ -18,7 +18,10 @@ use crate::{
 
 /// Stop workloads and forget them; volumes stay
 #[derive(Args, Debug)]
-#[command(visible_alias = "rm", after_help = "Examples:\n  fleetctl workload delete web\n  fleetctl --all workload delete web api")]
+#[command(
+    visible_alias = "rm",
+    after_help = "Examples:\n  fleetctl workload delete web\n  fleetctl --all workload delete web api"
+)]
 pub struct Delete {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,

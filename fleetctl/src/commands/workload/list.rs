@@ -17,7 +17,10 @@ use crate::{
 
 /// List workloads
 #[derive(Args, Debug)]
-#[command(visible_alias = "ls", after_help = "Examples:\n  fleetctl --all ps\n  fleetctl ps --label app=shop -o wide")]
+#[command(
+    visible_alias = "ls",
+    after_help = "Examples:\n  fleetctl --all ps\n  fleetctl ps --label app=shop -o wide"
+)]
 pub struct List {
     /// Only workloads with these labels
     #[arg(long, value_name = "KEY=VALUE")]

@@ -26,7 +26,9 @@ pub struct Start {
 
 /// Stop workloads; they stay stopped until started, also across reboots
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl workload stop web\n  fleetctl -l zone=attic workload stop web --grace 60")]
+#[command(
+    after_help = "Examples:\n  fleetctl workload stop web\n  fleetctl -l zone=attic workload stop web --grace 60"
+)]
 pub struct Stop {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,

@@ -126,7 +126,10 @@ pub fn describe(workload: &Workload) -> Vec<String> {
     field("Digest", status.image_digest.clone());
     field("Labels", manifest.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", "));
     field("Ports", ports(&status.ports));
-    field("Addresses", [status.ipv4, status.ipv6].into_iter().filter(|a| !a.is_empty()).collect::<Vec<_>>().join(", "));
+    field(
+        "Addresses",
+        [status.ipv4, status.ipv6].into_iter().filter(|a| !a.is_empty()).collect::<Vec<_>>().join(", "),
+    );
     field("PID", if status.pid == 0 { String::new() } else { status.pid.to_string() });
     field("Restarts", status.restarts.to_string());
     field("Last exit", status.last_exit.as_ref().map(last_exit).unwrap_or_default());
@@ -176,7 +179,12 @@ mod tests {
     #[test]
     fn ports_read_as_docker_writes_them() {
         let published = Port { container_port: 80, host_port: Some(8080), ..Default::default() };
-        let mut local = Port { container_port: 53, host_ip: "127.0.0.1".into(), host_port: Some(53), ..Default::default() };
+        let mut local = Port {
+            container_port: 53,
+            host_ip: "127.0.0.1".into(),
+            host_port: Some(53),
+            ..Default::default()
+        };
         local.set_protocol(Protocol::Udp);
         let inner = Port { container_port: 9000, ..Default::default() };
         assert_eq!(ports(&[published, local, inner]), "8080->80/tcp, 127.0.0.1:53->53/udp, 9000/tcp");

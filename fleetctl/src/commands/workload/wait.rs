@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use capsule_client::Capsule;
-use capsule_proto::v1::{WaitCondition, WaitWorkloadRequest, Workload};
+use capsule_proto::v1::{Manifest, WaitCondition, WaitWorkloadRequest, Workload};
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
@@ -40,7 +40,9 @@ pub enum For {
 
 /// Wait until workloads are ready, running, stopped or gone
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl workload wait web\n  fleetctl workload wait job --for stopped --timeout 10m")]
+#[command(
+    after_help = "Examples:\n  fleetctl workload wait web\n  fleetctl workload wait job --for stopped --timeout 10m"
+)]
 pub struct Wait {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,
@@ -86,10 +88,16 @@ pub async fn wait(
     let request = WaitWorkloadRequest {
         name: name.to_owned(),
         condition: condition.into(),
-        timeout: Some(pbjson_types::Duration { seconds: limit.as_secs() as i64, nanos: limit.subsec_nanos() as i32 }),
+        timeout: Some(pbjson_types::Duration {
+            seconds: limit.as_secs() as i64,
+            nanos: limit.subsec_nanos() as i32,
+        }),
     };
-    let mut last = Workload::default();
-    let mut statuses = named::workload(capsule, name, capsule.workloads().wait(request).await).await?.into_inner();
+    // A workload that is gone has no status to send.
+    let manifest = Manifest { name: name.to_owned(), ..Default::default() };
+    let mut last = Workload { manifest: Some(manifest), ..Default::default() };
+    let mut statuses =
+        named::workload(capsule, name, capsule.workloads().wait(request).await).await?.into_inner();
     while let Some(workload) = statuses.message().await? {
         let reason = workload.status.as_ref().map(|status| status.reason.clone()).unwrap_or_default();
         spinner.say(&format!("{} {reason}", show::status_text(&workload)));

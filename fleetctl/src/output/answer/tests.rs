@@ -29,7 +29,11 @@ fn answer(at: usize, capsule: &str, names: &[&str]) -> Answer<Vec<String>> {
 }
 
 fn dead(at: usize, capsule: &str) -> Answer<Vec<String>> {
-    Answer { at, capsule: capsule.into(), result: Err(Failure { code: "unreachable", message: "connection refused".into() }) }
+    Answer {
+        at,
+        capsule: capsule.into(),
+        result: Err(Failure { code: "unreachable", message: "connection refused".into() }),
+    }
 }
 
 fn printed() -> String {

@@ -28,7 +28,8 @@ pub(super) async fn run(session: &Session, targets: Vec<Target>, start: ExecStar
     let prefixes = Prefixes::new(&names, out.colour);
     let places: HashMap<String, usize> = names.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
     let options = session.fan_out(session.asked_timeout());
-    let mut ends = fan_out(&session.connector()?, targets, options, async |capsule: Capsule| {
+    let connector = session.connector()?;
+    let mut ends = fan_out(&connector, targets, options, async |capsule: Capsule| {
         let at = places.get(&capsule.target().name).copied().unwrap_or_default();
         Ok::<_, CallError>(exec(&out, prefixes.of(at), &capsule, start.clone()).await)
     });
@@ -60,8 +61,12 @@ async fn exec(out: &Out, prefix: &str, capsule: &Capsule, start: ExecStart) -> R
     let (mut stdout, mut stderr) = (Splitter::default(), Splitter::default());
     while let Some(message) = output.message().await? {
         match message.output {
-            Some(Output::Stdout(bytes)) => stdout.push(&bytes, |line| write_line(out, Sink::Out, prefix, line)),
-            Some(Output::Stderr(bytes)) => stderr.push(&bytes, |line| write_line(out, Sink::Error, prefix, line)),
+            Some(Output::Stdout(bytes)) => {
+                stdout.push(&bytes, |line| write_line(out, Sink::Out, prefix, line))
+            }
+            Some(Output::Stderr(bytes)) => {
+                stderr.push(&bytes, |line| write_line(out, Sink::Error, prefix, line))
+            }
             Some(Output::Exit(exit)) => {
                 stdout.finish(|line| write_line(out, Sink::Out, prefix, line));
                 stderr.finish(|line| write_line(out, Sink::Error, prefix, line));

@@ -8,13 +8,7 @@ use capsule_proto::v1::{EnvVar, ExecStart};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::{
-    complete,
-    exit::Exit,
-    failure::usage,
-    reference::WorkloadRef,
-    session::Session,
-};
+use crate::{complete, exit::Exit, failure::usage, reference::WorkloadRef, session::Session};
 
 /// Run a command in a workload
 ///
@@ -22,8 +16,10 @@ use crate::{
 /// with fleetctl. On several capsules at once each line is prefixed with its capsule, stdin is not
 /// sent, and the exit code says whether all (0), none (1) or some (3) exited with 0.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl exec -t web -- sh\n  fleetctl exec -i db -- psql < dump.sql\n  \
-                        fleetctl --all exec web -- uptime")]
+#[command(
+    after_help = "Examples:\n  fleetctl exec -t web -- sh\n  fleetctl exec -i db -- psql < dump.sql\n  \
+                        fleetctl --all exec web -- uptime"
+)]
 pub struct Exec {
     #[arg(value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     workload: WorkloadRef,
