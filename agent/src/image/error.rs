@@ -172,8 +172,8 @@ impl ImageError {
     }
 
     /// A document that cannot be used.
-    pub(super) fn malformed(what: impl Into<String>, detail: impl ToString) -> Self {
-        Self::Malformed { what: what.into(), detail: detail.to_string() }
+    pub(super) fn malformed(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Malformed { what: what.into(), detail: detail.into() }
     }
 
     /// Whether containerd says that the thing is not there.

@@ -60,7 +60,7 @@ pub(super) fn parse_config(
     manifest: &ImageManifest,
 ) -> Result<ImageConfiguration, ImageError> {
     let config: ImageConfiguration =
-        serde_json::from_slice(text).map_err(|error| ImageError::malformed(what, error))?;
+        serde_json::from_slice(text).map_err(|error| ImageError::malformed(what, error.to_string()))?;
     let (layers, diffs) = (manifest.layers().len(), config.rootfs().diff_ids().len());
     if layers != diffs || layers == 0 {
         let detail = format!("the manifest has {layers} layers, the configuration {diffs} diff ids");

@@ -92,7 +92,7 @@ impl Pull<'_> {
             .layers()
             .iter()
             .map(|layer| {
-                let line = self.progress.find_or_add(&layer.digest().to_string(), layer.size());
+                let line = self.progress.find_or_add(layer.digest().as_ref(), layer.size());
                 self.fetch_blob(layer, Some(line)).boxed()
             })
             .collect();

@@ -206,7 +206,6 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
             detail: crate::status::chain(&error.without_url()),
         },
         OciError::IoError(error) => broken(reference, &error),
-        OciError::ImageManifestNotFoundError(_) => missing(),
         OciError::RegistryError { envelope, .. } => {
             let first = envelope.errors.first().map(|error| &error.code);
             match first {
@@ -218,7 +217,7 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
                 _ => answered(400, envelope.to_string()),
             }
         }
-        OciError::ServerError { code: 404, .. } => missing(),
+        OciError::ImageManifestNotFoundError(_) | OciError::ServerError { code: 404, .. } => missing(),
         OciError::ServerError { code, message, .. } => answered(code, message),
         OciError::DigestError(error) => ImageError::Digest {
             what: format!("what registry {registry} sent for {whole}"),

@@ -12,7 +12,9 @@ type Outcome = Option<Result<ImageInfo, Arc<ImageError>>>;
 
 /// Pulls that are under way; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Pulls(Arc<Mutex<Vec<(Key, Weak<Job>)>>>);
+pub struct Pulls(Arc<Mutex<Jobs>>);
+
+type Jobs = Vec<(Key, Weak<Job>)>;
 
 /// Pulls with other credentials are other pulls: nobody gets what only another may see.
 #[derive(Clone, PartialEq)]

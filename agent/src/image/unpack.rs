@@ -25,7 +25,7 @@ pub async fn unpack(
     let diffs = image.config.rootfs().diff_ids();
     let mut parent = "";
     for ((layer, diff), chain_id) in image.manifest.layers().iter().zip(diffs).zip(&chain) {
-        let line = progress.find_or_add(&layer.digest().to_string(), layer.size());
+        let line = progress.find_or_add(layer.digest().as_ref(), layer.size());
         let _turn = engine.lock(chain_id).await;
         // Held first: what is there when we look stays.
         engine.hold_snapshot(lease, chain_id).await?;
@@ -40,7 +40,7 @@ pub async fn unpack(
         parent = chain_id;
     }
     let label = HashMap::from([(format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"), image.chain_id())]);
-    engine.label(&image.manifest.config().digest().to_string(), label).await
+    engine.label(image.manifest.config().digest().as_ref(), label).await
 }
 
 /// A descriptor as containerd's API spells it.

@@ -26,7 +26,7 @@ pub struct Found {
 #[derive(Debug, PartialEq)]
 pub enum Source {
     /// A manifest or index among the archive's blobs.
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
     /// A manifest made for an archive that has none, not stored yet.
     Made(Vec<u8>),
 }
@@ -81,7 +81,7 @@ fn from_index(
             .find(|image| matches!(&image.source, Source::Blob(blob) if blob.digest() == entry.digest()));
         match known {
             Some(image) => image.names.extend(names),
-            None => found.push(Found { names, source: Source::Blob(entry.clone()) }),
+            None => found.push(Found { names, source: Source::Blob(Box::new(entry.clone())) }),
         }
     }
     // skopeo and old buildx leave names to docker's list; only one image leaves no doubt whose.

@@ -8,6 +8,7 @@ use std::{
     io::{self, Read},
 };
 
+use capsule_proto::v1::LayerState;
 use tar::{Archive, Entry, EntryType};
 use tokio::{io::AsyncRead, runtime::Handle};
 use tokio_util::io::SyncIoBridge;
@@ -16,13 +17,15 @@ use super::compression::layer_media_type;
 use crate::image::{
     ImageError,
     engine::{CHUNK_BYTES, Engine, Expected, Ingest, Lease, Written, blob_ref},
-    progress::Progress,
+    progress::{Layer, Progress},
 };
 
 /// Entries of an archive at most: an image has at most 127 layers and few files for each.
 const MAX_ENTRIES: usize = 100_000;
 /// Size of `index.json`, `manifest.json` and `oci-layout` at most.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+/// How names of layers end where they are not blobs of OCI's layout.
+const LAYER_SUFFIXES: [&str; 2] = [".tar", ".tar.gz"];
 /// What may follow the tar's end: its padding.
 const MAX_TRAILER_BYTES: u64 = 16 << 20;
 
@@ -75,14 +78,15 @@ struct Reader {
 impl Reader {
     fn read(mut self, mut tar: impl Read) -> Result<Received, ImageError> {
         let mut archive = Archive::new(&mut tar);
-        for (at, entry) in archive.entries().map_err(refuse)?.enumerate() {
+        for (at, entry) in archive.entries().map_err(|error| refuse(&error))?.enumerate() {
             if at >= MAX_ENTRIES {
                 return Err(ImageError::Archive(format!("it has more than {MAX_ENTRIES} entries")));
             }
-            self.take(entry.map_err(refuse)?)?;
+            self.take(entry.map_err(|error| refuse(&error))?)?;
         }
         // A checksum at the end of a compressed archive is only checked when it is read.
-        io::copy(&mut tar.by_ref().take(MAX_TRAILER_BYTES), &mut io::sink()).map_err(refuse)?;
+        io::copy(&mut tar.by_ref().take(MAX_TRAILER_BYTES), &mut io::sink())
+            .map_err(|error| refuse(&error))?;
         Ok(self.received)
     }
 
@@ -125,14 +129,34 @@ impl Reader {
         // A pull may be writing the same blob.
         let handle = self.handle.clone();
         let _turn = digest.as_ref().map(|digest| handle.block_on(self.engine.lock(digest)));
+        let stored = self.copy(&path, &reference, digest, entry, &line).inspect_err(|_| {
+            // containerd's garbage collector finds no half-written blob in a store that never had
+            // a whole one.
+            handle.block_on(self.engine.abort(&reference));
+        })?;
+        line.state(LayerState::Exists);
+        self.received.blobs.insert(path, stored);
+        Ok(())
+    }
+
+    fn copy(
+        &self,
+        path: &str,
+        reference: &str,
+        digest: Option<String>,
+        entry: &mut Entry<'_, impl Read>,
+        line: &Layer,
+    ) -> Result<Stored, ImageError> {
+        let (handle, size) = (&self.handle, entry.size());
         let expected = digest.clone().map(|digest| Expected { digest, size });
-        let mut ingest = handle.block_on(Ingest::open(&self.engine, &self.lease, reference, expected))?;
+        let opened = Ingest::open(&self.engine, &self.lease, reference.to_owned(), expected);
+        let mut ingest = handle.block_on(opened)?;
         if let Some(ingest) = &mut ingest {
             ingest.rewind();
         }
         let (mut first, mut read) = (Vec::new(), 0);
         loop {
-            let chunk = read_chunk(entry).map_err(refuse)?;
+            let chunk = read_chunk(entry).map_err(|error| refuse(&error))?;
             if chunk.is_empty() {
                 break;
             }
@@ -148,15 +172,12 @@ impl Reader {
         if read != size {
             return Err(ImageError::Archive(format!("it ends in the middle of {path}")));
         }
-        let written = match (ingest, digest) {
-            (Some(ingest), _) => handle.block_on(ingest.commit()).map_err(|error| name(error, &path))?,
-            (None, digest) => Written { digest: digest.unwrap_or_default(), size },
+        let written = match ingest {
+            Some(ingest) => handle.block_on(ingest.commit()).map_err(|error| name(error, path))?,
+            None => Written { digest: digest.unwrap_or_default(), size },
         };
-        line.state(capsule_proto::v1::LayerState::Exists);
         let layer_media_type = layer_media_type(&first);
-        let stored = Stored { digest: written.digest, size: written.size, layer_media_type };
-        self.received.blobs.insert(path, stored);
-        Ok(())
+        Ok(Stored { digest: written.digest, size: written.size, layer_media_type })
     }
 }
 
@@ -181,16 +202,14 @@ fn kind(path: &str) -> Kind {
         _ if path.strip_suffix(".json").is_some_and(is_hex) => {
             Kind::Blob(Some(format!("sha256:{}", path.trim_end_matches(".json"))))
         }
-        _ if path.ends_with("/layer.tar") || path.ends_with(".tar") || path.ends_with(".tar.gz") => {
-            Kind::Blob(None)
-        }
+        _ if LAYER_SUFFIXES.iter().any(|suffix| path.ends_with(suffix)) => Kind::Blob(None),
         _ => Kind::Other,
     }
 }
 
 fn read_document(path: &str, entry: &mut impl Read) -> Result<Vec<u8>, ImageError> {
     let mut text = Vec::new();
-    entry.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).map_err(refuse)?;
+    entry.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).map_err(|error| refuse(&error))?;
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
         return Err(ImageError::Archive(format!("its {path} is larger than {MAX_DOCUMENT_BYTES} bytes")));
     }
@@ -218,10 +237,10 @@ fn normalise(from: &str, path: &[u8]) -> String {
 }
 
 /// A read that failed: the sender's stream or the tar's form.
-fn refuse(error: io::Error) -> ImageError {
+fn refuse(error: &io::Error) -> ImageError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ImageError::Archive("it ends too early".into()),
-        _ => ImageError::Archive(format!("it cannot be read as tar: {}", crate::status::chain(&error))),
+        _ => ImageError::Archive(format!("it cannot be read as tar: {}", crate::status::chain(error))),
     }
 }
 

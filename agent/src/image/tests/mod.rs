@@ -4,6 +4,7 @@ mod fixture;
 mod pull;
 mod push;
 mod remove;
+mod rpc;
 mod services;
 
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,10 @@ impl Capsule {
     }
 
     async fn with(config: RegistryConfig) -> Self {
-        let containerd = Containerd::start().await;
+        Self::over(Containerd::start().await, config)
+    }
+
+    fn over(containerd: Containerd, config: RegistryConfig) -> Self {
         let store = Store::open(containerd.dir.path()).unwrap();
         let images = images(&containerd, &store, config);
         Self { images, containerd, store }

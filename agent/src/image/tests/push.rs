@@ -108,3 +108,16 @@ async fn root_a_refused_archive_leaves_nothing_behind_and_says_why() {
         assert!(capsule.is_empty().await, "{reason}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_on_a_full_disk_a_push_is_refused_and_leaves_nothing_behind() {
+    let capsule = Capsule::over(Containerd::on_small_disk(24 << 20).await, RegistryConfig::default());
+    // Once the blobs find no room, once the unpacked layers.
+    for size in [40 << 20, 14 << 20] {
+        let archive = Fixture::of(vec![fixture::noise(size)], "amd64").await.oci(Some("big:v1"));
+        let error = push(&capsule, None, archive).await.unwrap_err();
+        assert!(matches!(error, ImageError::DiskFull { .. }), "{error:?}");
+        assert!(capsule.is_empty().await);
+    }
+    push(&capsule, None, Fixture::small("small").await.oci(Some("small:v1"))).await.unwrap();
+}

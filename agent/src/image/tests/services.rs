@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -36,14 +37,37 @@ impl Drop for Process {
     }
 }
 
+/// A file system of its own below a test, gone with it.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 pub struct Containerd {
     process: Process,
+    _disk: Option<Disk>,
     pub dir: TempDir,
 }
 
 impl Containerd {
     pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), None).await
+    }
+
+    /// With so little room for content and snapshots.
+    pub async fn on_small_disk(bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let (flags, options) = (nix::mount::MsFlags::empty(), format!("size={bytes}"));
+        nix::mount::mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        Self::start_in(dir, Some(Disk(root))).await
+    }
+
+    async fn start_in(dir: TempDir, disk: Option<Disk>) -> Self {
         let path = dir.path().display();
         let config = format!(
             "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n\
@@ -51,7 +75,7 @@ impl Containerd {
              [grpc]\naddress = \"{path}/sock\"\n[ttrpc]\naddress = \"{path}/sock.ttrpc\"\n"
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
-        let containerd = Self { process: Self::spawn(&dir), dir };
+        let containerd = Self { process: Self::spawn(&dir), _disk: disk, dir };
         containerd.ready().await;
         containerd
     }
@@ -95,8 +119,8 @@ impl Containerd {
 }
 
 pub struct Registry {
-    _process: Process,
-    _dir: TempDir,
+    /// Alive as long as the registry is wanted.
+    _alive: (Process, TempDir),
     pub address: SocketAddr,
     auth: RegistryAuth,
 }
@@ -131,10 +155,10 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(dir.path().join("config.yml"));
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let _process = Process(process.expect("docker-registry is installed"));
+        let process = Process(process.expect("docker-registry is installed"));
         for _ in 0..200 {
             if TcpStream::connect(address).await.is_ok() {
-                return Self { _process, _dir: dir, address, auth };
+                return Self { _alive: (process, dir), address, auth };
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
