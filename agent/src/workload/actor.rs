@@ -112,8 +112,9 @@ impl Actor {
         tracing::debug!(workload = %self.handle.name, ?step, "step");
         match self.execute(&step).await {
             Ok(()) => {
-                self.volatile.failure = None;
-                if matches!(step, Step::Start { .. } | Step::Create) {
+                // Tidying up after a step that cannot work does not make it work.
+                self.volatile.failure.take_if(|failure| failure.retry_at.is_some());
+                if matches!(step, Step::Start { .. }) {
                     self.retries.reset();
                 }
             }

@@ -10,6 +10,9 @@
 //! A changed spec is `stand ▶ Remove ▶ run`, with the new image pulled first, so that an image
 //! that cannot be pulled costs the running workload nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use capsule_proto::v1::{DesiredState, NetworkMode, RestartPolicy};
