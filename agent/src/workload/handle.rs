@@ -143,6 +143,9 @@ fn foretell(old: &Desired, new: &Desired, status: &mut v1::WorkloadStatus) {
             status.restarts = 0;
             status.last_exit = None;
         }
+        v1::DesiredState::Running if old.nudge != new.nudge => {
+            says(status, v1::Phase::Pending, "it was applied again");
+        }
         _ => {}
     }
 }
