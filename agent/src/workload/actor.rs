@@ -235,26 +235,25 @@ impl Actor {
     fn watch_readiness(&mut self) {
         let current = self.observed.sandbox.as_ref().is_some_and(|s| s.spec_hash == self.desired.spec_hash);
         let pid = self.observed.task().filter(|task| task.state == TaskState::Running).map(|task| task.pid);
-        match (pid.filter(|_| current && self.desired.wants_run()), &self.desired.spec.readiness) {
-            (Some(pid), Some(readiness)) => {
-                if self.probe.as_ref().is_none_or(|probe| probe.pid() != pid) {
-                    self.probe = Some(Probe::start(&self.parts, &self.handle, &self.desired, readiness, pid));
-                }
-                let ready = self.probe.as_ref().is_some_and(Probe::ready);
-                if ready != self.record.ready {
-                    let (reason, text) = match ready {
-                        true => ("Ready", "its readiness probe succeeds"),
-                        false => ("NotReady", "its readiness probe fails"),
-                    };
-                    self.tell(reason, text);
-                }
-                self.record.ready = ready;
-            }
-            _ => {
-                self.probe = None;
-                self.record.ready = false;
-            }
+        let pid = pid.filter(|_| current && self.desired.wants_run());
+        let (Some(pid), Some(readiness)) = (pid, &self.desired.spec.readiness) else {
+            self.probe = None;
+            self.record.ready = false;
+            return;
+        };
+        if self.probe.as_ref().is_none_or(|probe| probe.pid() != pid) {
+            self.probe = Some(Probe::start(&self.parts, &self.handle, &self.desired, readiness, pid));
         }
+        let ready = self.probe.as_ref().is_some_and(Probe::ready);
+        if ready != self.record.ready {
+            let (reason, text) = if ready {
+                ("Ready", "its readiness probe succeeds")
+            } else {
+                ("NotReady", "its readiness probe fails")
+            };
+            self.tell(reason, text);
+        }
+        self.record.ready = ready;
     }
 
     fn failed(&mut self, step: &Step, error: &WorkloadError) {

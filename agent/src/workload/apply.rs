@@ -10,7 +10,7 @@ use super::{
     needs::{Address, HeldPort, NeedKind},
     plan::{self, Link, Observed, Volatile},
     registry::Parts,
-    spec,
+    spec::{self, Desired},
     table::{self, Kept},
     validate::{self, Wanted},
 };
@@ -149,7 +149,7 @@ impl Workloads {
     async fn foresee(&self, outcome: Outcome) -> Result<v1::ApplyResponse, WorkloadError> {
         let mut results = outcome.results;
         for Written { kept, address, revision, .. } in outcome.written {
-            let desired = self.desired(&kept, address, revision);
+            let desired = Desired::of(&kept, address, revision);
             let sandbox = self.parts.runtime.get(&kept.name).await?;
             let running = sandbox
                 .as_ref()

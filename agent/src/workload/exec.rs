@@ -34,11 +34,10 @@ impl Workloads {
         let (ended, watching) = watch::channel(false);
         let mut streams = JoinSet::new();
         if let Some(stdout) = process.take_stdout() {
-            streams
-                .spawn(copy_out(stdout, to.clone(), watching.clone(), |bytes| Output::Stdout(bytes.into())));
+            streams.spawn(copy_out(stdout, to.clone(), watching.clone(), Output::Stdout));
         }
         if let Some(stderr) = process.take_stderr() {
-            streams.spawn(copy_out(stderr, to.clone(), watching, |bytes| Output::Stderr(bytes.into())));
+            streams.spawn(copy_out(stderr, to.clone(), watching, Output::Stderr));
         }
         let stdin = process.take_stdin().map(|stdin| {
             let (sender, receiver) = mpsc::channel(STDIN_BACKLOG);
@@ -107,7 +106,7 @@ async fn attend(
                 Some(Input::Stdin(bytes)) => {
                     let Some(sender) = &stdin else { continue };
                     tokio::select! {
-                        sent = sender.send(bytes.into()) => if sent.is_err() { stdin = None },
+                        sent = sender.send(bytes) => if sent.is_err() { stdin = None },
                         exit = process.wait() => return Ok(Some(status::exit_status(&exit?))),
                         () = to.closed() => return Ok(None),
                     }

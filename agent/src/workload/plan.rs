@@ -231,9 +231,10 @@ fn bury(desired: &Desired, volatile: &Volatile, task: &Task, exit: &Exit) -> Nex
     let to_restart =
         desired.wants_run() && volatile.stopping.is_some_and(|stopping| stopping.pid == task.pid);
     let counts = volatile.never_ran != Some(task.pid) && !to_restart;
-    match counts && volatile.recorded.as_ref().map(|kept| kept.at) != Some(exit.at) {
-        true => Next::Do(Step::Record(exit.clone())),
-        false => Next::Do(Step::DeleteTask),
+    if counts && volatile.recorded.as_ref().map(|kept| kept.at) != Some(exit.at) {
+        Next::Do(Step::Record(exit.clone()))
+    } else {
+        Next::Do(Step::DeleteTask)
     }
 }
 
@@ -244,7 +245,6 @@ fn idle(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instan
 /// Whether the policy says that the last end was the last.
 pub(super) fn ends_here(desired: &Desired, volatile: &Volatile) -> bool {
     match (desired.spec.restart_policy(), volatile.ended) {
-        (_, None) => false,
         (RestartPolicy::Never, Some(_)) => true,
         (RestartPolicy::OnFailure, Some(end)) => end == End::Success,
         _ => false,

@@ -255,33 +255,9 @@ impl Workloads {
         let record =
             Record { restarts: kept.restarts, last_exit: kept.last_exit.clone(), ..Record::default() };
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
-        let desired = self.desired(&kept, address, self.parts.next_revision());
+        let desired = Desired::of(&kept, address, self.parts.next_revision());
         self.spawn(desired, record, Observed { sandbox, ..Observed::default() });
         Ok(())
-    }
-
-    pub(super) fn desired(
-        &self,
-        kept: &Kept,
-        address: Option<super::needs::Address>,
-        revision: u64,
-    ) -> Desired {
-        Desired {
-            name: kept.name.clone(),
-            spec: spec::container(&kept.manifest).cloned().unwrap_or_default(),
-            manifest: kept.manifest.clone(),
-            spec_hash: kept.spec_hash.clone(),
-            state: kept.state,
-            generation: kept.generation,
-            created_at: kept.created_at,
-            updated_at: kept.updated_at,
-            stop_grace: kept.stop_grace,
-            address,
-            revision,
-            epoch: 0,
-            restart: 0,
-            nudge: 0,
-        }
     }
 
     /// Hands a committed change to its actor, or makes one.

@@ -12,7 +12,7 @@ use capsule_proto::{
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use super::needs::Address;
+use super::{needs::Address, table::Kept};
 
 /// From the stop signal to SIGKILL where neither spec nor operator says.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -42,6 +42,26 @@ pub(super) struct Desired {
 }
 
 impl Desired {
+    /// What a row says, with all counters at their start.
+    pub fn of(kept: &Kept, address: Option<Address>, revision: u64) -> Self {
+        Self {
+            name: kept.name.clone(),
+            spec: container(&kept.manifest).cloned().unwrap_or_default(),
+            manifest: kept.manifest.clone(),
+            spec_hash: kept.spec_hash.clone(),
+            state: kept.state,
+            generation: kept.generation,
+            created_at: kept.created_at,
+            updated_at: kept.updated_at,
+            stop_grace: kept.stop_grace,
+            address,
+            revision,
+            epoch: 0,
+            restart: 0,
+            nudge: 0,
+        }
+    }
+
     pub fn grace(&self) -> Duration {
         let of_spec = self.spec.stop_grace_seconds.map(|seconds| Duration::from_secs(seconds.into()));
         self.stop_grace.or(of_spec).unwrap_or(DEFAULT_GRACE)

@@ -76,9 +76,11 @@ fn phase(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &R
 fn wanted(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &Record) -> (Phase, String) {
     let current = observed.sandbox.as_ref().filter(|sandbox| sandbox.spec_hash == desired.spec_hash);
     if let Some(Task { pid, state: TaskState::Running }) = current.and_then(|sandbox| sandbox.task.as_ref()) {
-        return match volatile.stopping.is_some_and(|stopping| stopping.pid == *pid) {
-            true => (Phase::Stopping, "it is stopped to be started anew".into()),
-            false => (Phase::Running, String::new()),
+        let stopping = volatile.stopping.is_some_and(|stopping| stopping.pid == *pid);
+        return if stopping {
+            (Phase::Stopping, "it is stopped to be started anew".into())
+        } else {
+            (Phase::Running, String::new())
         };
     }
     let ended = || record.last_exit.as_ref().map_or_else(|| "it ended".into(), describe);

@@ -97,7 +97,7 @@ impl Workloads {
         revision: u64,
         also: impl FnOnce(&Desired, &mut Desired),
     ) -> Arc<Handle> {
-        let mut new = self.desired(kept, address, revision);
+        let mut new = Desired::of(kept, address, revision);
         if let Some(handle) = self.registry.get(&kept.name) {
             let old = handle.desired();
             (new.epoch, new.restart, new.nudge) = (old.epoch, old.restart, old.nudge);

@@ -101,9 +101,8 @@ fn judge(workload: &v1::Workload, condition: WaitCondition) -> Verdict {
     let phase = status.phase();
     let ended = matches!(phase, Phase::Stopped | Phase::Completed | Phase::Failed);
     match condition {
-        WaitCondition::Deleted => Verdict::NotYet,
         WaitCondition::Stopped if ended => Verdict::Met,
-        WaitCondition::Stopped => Verdict::NotYet,
+        WaitCondition::Deleted | WaitCondition::Stopped => Verdict::NotYet,
         WaitCondition::Running if phase == Phase::Running => Verdict::Met,
         _ if phase == Phase::Running && status.ready => Verdict::Met,
         _ if ended || phase == Phase::Deleting => Verdict::Never,

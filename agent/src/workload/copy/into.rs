@@ -102,7 +102,7 @@ impl Unpacker {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let target = OsStr::from_bytes(&target);
                 replace(&dir, &leaf, |name| symlinkat(target, &dir, name)).map_err(failed())?;
-                fchownat(&dir, leaf.as_os_str(), root_uid(), root_gid(), AtFlags::AT_SYMLINK_NOFOLLOW)
+                fchownat(&dir, leaf.as_os_str(), OWNER.0, OWNER.1, AtFlags::AT_SYMLINK_NOFOLLOW)
                     .map_err(|error| failed()(error.into()))?;
                 let time = TimeSpec::new(mtime as i64, 0);
                 let _ = utimensat(&dir, leaf.as_os_str(), &time, &time, UtimensatFlags::NoFollowSymlink);
@@ -200,13 +200,8 @@ fn meta(entry: &Entry<'_, impl Read>) -> io::Result<(u32, u64)> {
     Ok((entry.header().mode()? & 0o7777, entry.header().mtime()?))
 }
 
-fn root_uid() -> Option<Uid> {
-    Some(Uid::from_raw(0))
-}
-
-fn root_gid() -> Option<Gid> {
-    Some(Gid::from_raw(0))
-}
+/// Who owns what is copied in.
+const OWNER: (Option<Uid>, Option<Gid>) = (Some(Uid::from_raw(0)), Some(Gid::from_raw(0)));
 
 fn mode_of(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode)
@@ -225,9 +220,10 @@ fn make_directory(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match mkdirat(dir, name, mode_of(0o755)) {
         Err(Errno::EEXIST) => {
             let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            match found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
-                true => Ok(()),
-                false => Err(io::ErrorKind::NotADirectory.into()),
+            if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::NotADirectory.into())
             }
         }
         other => Ok(other?),
@@ -235,13 +231,23 @@ fn make_directory(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
 }
 
 /// Written beside and moved into place: a file is the old one or the new one, never half of it.
-fn write_file(dir: &OwnedFd, name: &OsStr, from: &mut impl Read, mode: u32, mtime: u64) -> io::Result<u64> {
+fn write_file(
+    dir: &OwnedFd,
+    name: &OsStr,
+    from: &mut Entry<'_, impl Read>,
+    mode: u32,
+    mtime: u64,
+) -> io::Result<u64> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let beside = beside();
     let mut file = File::from(openat(dir, beside.as_os_str(), flags, mode_of(0o600))?);
     let written = (|| {
         let bytes = io::copy(from, &mut file)?;
-        fchown(&file, root_uid(), root_gid())?;
+        // The sender went away in the middle: the old file stays.
+        if bytes != from.size() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        fchown(&file, OWNER.0, OWNER.1)?;
         fchmod(&file, mode_of(mode))?;
         let time = TimeSpec::new(mtime as i64, 0);
         futimens(&file, &time, &time)?;

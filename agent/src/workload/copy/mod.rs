@@ -101,13 +101,13 @@ impl Workloads {
             root.close();
             done
         }));
-        let mut data = Vec::from(first.data);
+        let mut data = first.data;
         loop {
             if !data.is_empty() && sender.send(data).await.is_err() {
                 break;
             }
             match input.message().await {
-                Ok(Some(next)) => data = next.data.into(),
+                Ok(Some(next)) => data = next.data,
                 Ok(None) => break,
                 // The piece that is missing makes the reader fail, not end.
                 Err(status) => {
@@ -152,7 +152,7 @@ impl ChunkSink {
     fn send(&mut self) -> io::Result<()> {
         let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
         let total_bytes = if std::mem::take(&mut self.first) { self.total } else { 0 };
-        let chunk = v1::CopyChunk { total_bytes, data: data.into() };
+        let chunk = v1::CopyChunk { total_bytes, data };
         self.to.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

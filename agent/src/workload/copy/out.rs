@@ -103,7 +103,7 @@ impl Packer<'_> {
         let failed = || CopyError::io(format!("copying {}", String::from_utf8_lossy(name)));
         let mut header = header_of(stat);
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFDIR => return self.directory(place, name, header, stat, depth),
+            SFlag::S_IFDIR => self.directory(place, name, header, stat, depth),
             SFlag::S_IFLNK => {
                 let target = place.target().map_err(|error| failed()(error.into()))?;
                 header.set_entry_type(EntryType::Symlink);
@@ -251,11 +251,12 @@ fn size_of(fd: std::os::fd::BorrowedFd<'_>, stat: &FileStat, depth: usize) -> u6
     let mut total = 0;
     for child in children(&dir, stat, depth).unwrap_or_default() {
         let Ok(stat) = fstatat(&dir, child.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-        total += match is(&stat, SFlag::S_IFDIR) {
-            true => Place::In(dir.as_fd(), &child)
+        total += if is(&stat, SFlag::S_IFDIR) {
+            Place::In(dir.as_fd(), &child)
                 .open(OFlag::O_PATH | OFlag::O_DIRECTORY)
-                .map_or(0, |below| size_of(below.as_fd(), &stat, depth + 1)),
-            false => size_of(dir.as_fd(), &stat, depth + 1),
+                .map_or(0, |below| size_of(below.as_fd(), &stat, depth + 1))
+        } else {
+            size_of(dir.as_fd(), &stat, depth + 1)
         };
     }
     total

@@ -68,7 +68,7 @@ impl Reader {
             None => (of_run.first().copied(), 0),
         };
         // Where nothing is wanted of what there is, begin after it.
-        let first = first.or_else(|| all.iter().filter(wanted).next_back().copied());
+        let first = first.or_else(|| all.iter().rfind(wanted).copied());
         if let Some(first) = first {
             reader.enter(first)?;
             let to = if of_run.is_empty() { SeekFrom::End(0) } else { SeekFrom::Start(offset) };
@@ -153,9 +153,9 @@ impl Reader {
         let mut record = self.pieces[slot].take().unwrap_or_else(|| v1::LogRecord {
             time: Some(timestamp(time.into())),
             stream: stream as i32,
-            line: Vec::new().into(),
+            line: Vec::new(),
         });
-        record.line = [&record.line[..], text].concat().into();
+        record.line = [&record.line[..], text].concat();
         if head[PREFIX - 2] == b'P' && record.line.len() < LONGEST_LINE {
             self.pieces[slot] = Some(record);
             return None;
