@@ -16,7 +16,7 @@ use crate::{fixtures, scenario::Fleet};
 const ROUNDS: usize = 5;
 const COUNT: usize = 50;
 /// What the agent does at once; `ctr` gets the same.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(1).await?;
