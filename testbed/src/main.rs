@@ -1,7 +1,15 @@
 //! `testbed`: see [`testbed::cli`].
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
-fn main() -> anyhow::Result<()> {
-    testbed::cli::Cli::parse().run()
+fn main() -> ExitCode {
+    match testbed::cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

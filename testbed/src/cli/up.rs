@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fixtures,
-    scenario::{Operator, START_LIMIT, wait_listens},
+    scenario::{Operator, wait_agent},
     substrate::{self, Owner, Request, Testbed},
     sys,
 };
@@ -114,11 +114,9 @@ async fn start_agents(testbed: &mut Testbed) -> Result<()> {
         for name in &names {
             testbed.ensure_agent(name)?;
         }
-        for (position, name) in names.iter().enumerate() {
+        for name in &names {
             bar.set_message(format!("waiting for the agent of {name}"));
-            wait_listens(testbed.plan().api(position), START_LIMIT).await.with_context(|| {
-                format!("the agent of {name} does not answer; see {}", testbed.record.console(name).display())
-            })?;
+            wait_agent(testbed, name).await.with_context(|| format!("{name} does not come up"))?;
         }
         Ok(((), format!("{} agents, a containerd each", names.len())))
     })

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Fleet, Output, eventually, fleet::wait_listens};
+use super::{Fleet, Output, eventually, fleet::wait_agent_at};
 use crate::sys::process::Process;
 
 /// For a workload to get where a scenario wants it.
@@ -135,10 +135,10 @@ impl<'a> Capsule<'a> {
     }
 
     /// Waits until something listens on the API's port.
-    pub async fn wait_answers(&self, limit: Duration) -> Result<()> {
-        wait_listens(self.api()?, limit)
-            .await
-            .with_context(|| format!("the agent of {} does not come up", self.name))
+    pub async fn wait_answers(&self) -> Result<()> {
+        let (agent, api) = (self.agent().ok(), self.api()?);
+        let console = self.fleet.testbed().record.console(&self.name);
+        wait_agent_at(agent, api, &console).await.with_context(|| format!("{} does not come up", self.name))
     }
 
     /// Waits until the agent answers calls of the operator.

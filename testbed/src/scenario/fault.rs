@@ -5,7 +5,7 @@ use std::{fs::File, io::Write as _, path::PathBuf, sync::PoisonError, time::Dura
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{Capsule, fleet::START_LIMIT};
+use super::Capsule;
 use crate::sys::process::Process;
 
 /// For containerd to die of SIGKILL.
@@ -27,7 +27,7 @@ impl Capsule<'_> {
     /// Starts the agent, where it does not run, and waits until it answers.
     pub async fn start_agent(&self) -> Result<Process> {
         let agent = self.fleet.testbed().ensure_agent(&self.name)?;
-        self.wait_answers(START_LIMIT).await?;
+        self.wait_answers().await?;
         Ok(agent)
     }
 

@@ -7,7 +7,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -18,12 +18,15 @@ use crate::{
     fixtures,
     registry::{Access, Registry},
     substrate::{self, Owner, Request, State, Testbed, fault::Losses},
+    sys::process::Process,
 };
 
 /// Holds the directories of testbeds, one each.
 pub const DIR: &str = "/var/lib/capsule-testbed";
+/// Lines of an agent's log that tell why it ended.
+const LAST_WORDS: usize = 5;
 /// For an agent to answer after it was started.
-pub const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -157,7 +160,7 @@ impl Fleet {
             self.testbed().ensure_agent(node)?;
         }
         for node in nodes {
-            self.capsule(node).wait_answers(START_LIMIT).await?;
+            self.capsule(node).wait_answers().await?;
             if asked.adopt {
                 self.capsule(node).adopt().await?;
             }
@@ -184,6 +187,28 @@ pub async fn wait_listens(address: SocketAddr, limit: Duration) -> Result<()> {
         TcpStream::connect(address).await.map(drop).with_context(|| format!("nothing answers on {address}"))
     })
     .await
+}
+
+/// Waits until an agent answers, as long as it lives; an agent that ended is shown with its last
+/// words.
+pub async fn wait_agent(testbed: &Testbed, node: &str) -> Result<()> {
+    let (position, known) = testbed.node(node)?;
+    let (api, console) = (testbed.plan().api(position), testbed.record.console(node));
+    wait_agent_at(known.agent, api, &console).await
+}
+
+pub(super) async fn wait_agent_at(agent: Option<Process>, api: SocketAddr, console: &Path) -> Result<()> {
+    let end = Instant::now() + START_LIMIT;
+    while let Err(error) = TcpStream::connect(api).await {
+        let ended = !agent.is_some_and(Process::is_alive);
+        if ended || Instant::now() > end {
+            let words = report::tail_of(console, LAST_WORDS);
+            let what = if ended { "the agent ended at once" } else { "the agent does not answer" };
+            return Err(error).with_context(|| format!("{what}; {} ends with:\n{words}\n{api}", console.display()));
+        }
+        tokio::time::sleep(super::POLL).await;
+    }
+    Ok(())
 }
 
 impl Drop for Fleet {

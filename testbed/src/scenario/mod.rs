@@ -23,7 +23,7 @@ mod report;
 
 pub use self::{
     capsule::Capsule,
-    fleet::{DIR, Fleet, FleetBuilder, START_LIMIT, wait_listens},
+    fleet::{DIR, Fleet, FleetBuilder, wait_agent, wait_listens},
     forge::Forger,
     operator::{Operator, Output},
     reach::{http_get, tcp_echo, udp_echo},

@@ -19,7 +19,7 @@ pub fn print(testbed: &Testbed) {
         let name = &node.name;
         let alive = node.agent.is_some_and(Process::is_alive);
         eprintln!("\n----- {name}: agent {} -----", if alive { "runs" } else { "does not run" });
-        section("log", &tail_of(&testbed.record.console(name)));
+        section("log", &tail_of(&testbed.record.console(name), TAIL));
         if alive {
             section("events", &events(testbed, name));
         }
@@ -37,9 +37,10 @@ fn section(title: &str, text: &str) {
     }
 }
 
-fn tail_of(path: &Path) -> String {
+/// The last lines of a file.
+pub(super) fn tail_of(path: &Path, lines: usize) -> String {
     let bytes = fs::read(path).unwrap_or_default();
-    last(&String::from_utf8_lossy(&bytes), TAIL)
+    last(&String::from_utf8_lossy(&bytes), lines)
 }
 
 fn last(text: &str, lines: usize) -> String {
