@@ -3,7 +3,7 @@
 //! - [`race`]: contestants take turns, so that a busy minute hurts all of them alike;
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
-//! - one file per bench: [`start`], [`many`], [`info`], [`idle`], [`push`].
+//! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`].
 
 mod idle;
 mod info;
@@ -12,6 +12,7 @@ pub mod peer;
 mod push;
 pub mod race;
 pub mod report;
+mod simulated;
 mod start;
 pub mod stats;
 
@@ -51,6 +52,7 @@ pub const ALL: &[Bench] = &[
     Bench { name: "push", about: "an image archive into a capsule", run: |e| Box::pin(push::run(e)) },
     Bench { name: "idle", about: "what an idle agent costs", run: |e| Box::pin(idle::run(e)) },
     Bench { name: "info", about: "one question to 32 capsules", run: |e| Box::pin(info::run(e)) },
+    Bench { name: "simulated", about: "one question to 500 capsules", run: |e| Box::pin(simulated::run(e)) },
 ];
 
 /// Runs the benches of these names, all where there is none, and tells of each as it is done.
