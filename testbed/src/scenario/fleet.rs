@@ -204,7 +204,8 @@ pub(super) async fn wait_agent_at(agent: Option<Process>, api: SocketAddr, conso
         if ended || Instant::now() > end {
             let words = report::tail_of(console, LAST_WORDS);
             let what = if ended { "the agent ended at once" } else { "the agent does not answer" };
-            return Err(error).with_context(|| format!("{what}; {} ends with:\n{words}\n{api}", console.display()));
+            return Err(error)
+                .with_context(|| format!("{what}; {} ends with:\n{words}\n{api}", console.display()));
         }
         tokio::time::sleep(super::POLL).await;
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use capsule_client::{Address, Context, ContextError, ConfigError, Connector, Home, adopt};
+use capsule_client::{Address, ConfigError, Connector, Context, ContextError, Home, adopt};
 use capsuled::{agent::Agent, config::Config};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
