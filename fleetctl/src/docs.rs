@@ -7,7 +7,7 @@ use clap::{Arg, Command, builder::StyledStr};
 const INTRODUCTION: &str = "\
 # fleetctl
 
-The reference of every command, made from the program itself (`make docs`); `fleetctl help COMMAND`
+The reference of every command, made from the program itself; `fleetctl help COMMAND`
 prints the same. [json.md](json.md) describes `-o json`.
 
 ## Targets

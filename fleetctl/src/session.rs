@@ -31,7 +31,13 @@ impl Session {
 
     /// The capsules that the flags mean.
     pub fn targets(&self) -> Result<Vec<Target>> {
-        self.resolve(self.global.capsules.clone())
+        self.select(&Selection {
+            names: self.global.capsules.clone(),
+            groups: self.global.groups.clone(),
+            selector: self.global.selector.clone().unwrap_or_default(),
+            all: self.global.all,
+            environment: env::var(ENVIRONMENT).ok(),
+        })
     }
 
     /// What is meant by workload references: each capsule with the names asked of it. A reference
@@ -40,7 +46,9 @@ impl Session {
         let mut work: Vec<(Target, Vec<String>)> = Vec::new();
         for reference in references {
             let targets = match &reference.capsule {
-                Some(capsule) => self.resolve(vec![capsule.clone()])?,
+                Some(capsule) => {
+                    self.select(&Selection { names: vec![capsule.clone()], ..Selection::default() })?
+                }
                 None => self.targets()?,
             };
             for target in targets {
@@ -86,15 +94,8 @@ impl Session {
         FanOut { limit: self.global.parallel.into(), timeout }
     }
 
-    fn resolve(&self, names: Vec<String>) -> Result<Vec<Target>> {
-        let selection = Selection {
-            names,
-            groups: self.global.groups.clone(),
-            selector: self.global.selector.clone().unwrap_or_default(),
-            all: self.global.all,
-            environment: env::var(ENVIRONMENT).ok(),
-        };
-        self.fleet.resolve(&selection).map_err(|error| usage(error.to_string()))
+    fn select(&self, selection: &Selection) -> Result<Vec<Target>> {
+        self.fleet.resolve(selection).map_err(|error| usage(error.to_string()))
     }
 }
 
