@@ -52,5 +52,8 @@ fn namespaces(record: &Record, plan: &Plan) -> Vec<String> {
 fn cgroups(record: &Record, inodes: &BTreeSet<u64>) -> BTreeSet<String> {
     let mut names = cgroup::subtrees_of(&process::living_in(inodes, &record.dir));
     names.extend(record.cgroups.iter().cloned());
+    for node in &record.nodes {
+        names.extend(cgroup::subtrees_in(&record.state_dir(&node.name).join("containerd/config.toml")));
+    }
     names
 }

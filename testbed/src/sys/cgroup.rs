@@ -17,10 +17,22 @@ pub fn subtrees_of(processes: &BTreeSet<Process>) -> BTreeSet<String> {
     texts.flat_map(|text| text.lines().filter_map(subtree).collect::<Vec<_>>()).collect()
 }
 
+/// Names of the capsules' subtrees that a containerd's configuration puts it in: it may be killed
+/// before it moves there.
+pub fn subtrees_in(config: &Path) -> Vec<String> {
+    let text = fs::read_to_string(config).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.trim().strip_prefix("path = \"/"));
+    paths.filter_map(capsule_part).map(String::from).collect()
+}
+
 /// From a line of `/proc/PID/cgroup`: `4:memory:/capsule-a3f2/web`.
 fn subtree(line: &str) -> Option<String> {
     let path = line.splitn(3, ':').nth(2)?;
-    path.split('/').find(|part| part.starts_with(PREFIX)).map(String::from)
+    capsule_part(path).map(String::from)
+}
+
+fn capsule_part(path: &str) -> Option<&str> {
+    path.split('/').find(|part| part.starts_with(PREFIX))
 }
 
 /// Removes the subtree from every hierarchy; what still has processes in it stays.
