@@ -7,7 +7,7 @@ PROFILE ?= release
 BIN := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup build up down check fmt lint deny test fuzz bench docs clean-fleet
+.PHONY: help setup build up down env check fmt lint deny test fuzz bench docs clean-fleet
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, s
 
 down: ## stop that fleet and remove every trace of it
 	@if [ -x $(BIN)/testbed ]; then $(BIN)/testbed down; else echo "nothing was built, so nothing is up"; fi
+
+env: ## settings for a shell that operates it: eval "$$(make -s env)"
+	@$(BIN)/testbed env
 
 check: setup fmt lint deny ## formatting, lints, licences
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod down;
+mod env;
 mod image;
 mod status;
 mod steps;
@@ -26,6 +27,8 @@ enum Command {
     Up(up::Up),
     /// Stop it and remove every trace of it, also after a crash
     Down(down::Down),
+    /// Print what a shell needs to be its operator: eval "$(testbed env)"
+    Env(env::Env),
     /// Which fleets are there, and what runs of them
     Status(status::Status),
     /// Measure against peers, in one interleaved run
@@ -45,7 +48,7 @@ enum Substrate {
 #[derive(Args, Clone, Debug)]
 struct Which {
     /// Name of the fleet; namespaces and interfaces are called after it
-    #[arg(long, default_value = "fleet")]
+    #[arg(long, env = "TESTBED_FLEET", default_value = "fleet")]
     name: String,
     /// Holds everything its capsules write [default: a directory of its own below /var/lib]
     #[arg(long)]
@@ -67,6 +70,8 @@ impl Cli {
             Command::Down(down) => down.run(),
             Command::Status(status::Status {}) => status::Status::run(),
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
+            Command::Env(env) => env.run(),
+            Command::Status(status) => status.run(),
             Command::Image(image) => image.run(),
         }
     }

@@ -80,14 +80,14 @@ impl Up {
         let list = operator.run(&["-c", &capsules, "ps"]).await?;
         println!("\n{}{}", list.stdout, list.stderr);
         println!("{}", bold("Go on with"));
-        let own = if operator.is_own() {
-            String::new()
-        } else {
-            format!("FLEETCTL_CONFIG={} ", operator.config().display())
-        };
-        let bin = sys::program("fleetctl")?;
-        let dir = bin.parent().map(|dir| dir.display().to_string()).unwrap_or_default();
-        println!("  {}", code(&format!("export {own}PATH={dir}:$PATH")));
+        if !operator.is_own() {
+            // Under make the short way; paths are for who called the program by its own.
+            let env = match std::env::var_os("MAKELEVEL") {
+                Some(_) => "make -s env".to_owned(),
+                None => format!("{} env", std::env::current_exe().unwrap_or_default().display()),
+            };
+            println!("  {:<44} {}", code(&format!("eval \"$({env})\"")), super::steps::faint("fleetctl, as its operator"));
+        }
         let first = &testbed.record.nodes[0].name;
         let address = testbed.plan().node(0).0;
         for (line, what) in [
