@@ -22,7 +22,7 @@ up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, s
 down: ## stop that fleet and remove every trace of it
 	@if [ -x $(BIN)/testbed ]; then $(BIN)/testbed down; else echo "nothing was built, so nothing is up"; fi
 
-env: ## settings for a shell that operates it: eval "$$(make -s env)"
+env: ## settings for a shell that operates it: eval "$(make -s env)"
 	@$(BIN)/testbed env
 
 check: setup fmt lint deny ## formatting, lints, licences
