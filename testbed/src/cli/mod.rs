@@ -71,7 +71,6 @@ impl Cli {
             Command::Status(status::Status {}) => status::Status::run(),
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
             Command::Env(env) => env.run(),
-            Command::Status(status) => status.run(),
             Command::Image(image) => image.run(),
         }
     }

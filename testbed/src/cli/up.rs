@@ -14,7 +14,6 @@ use crate::{
     fixtures,
     scenario::{Operator, wait_agent},
     substrate::{self, Owner, Request, Testbed},
-    sys,
 };
 
 /// Start a fleet, adopt its capsules and apply manifests to them.
