@@ -121,11 +121,14 @@ impl Target {
             .header(hyper::header::USER_AGENT, "capsule-readiness")
             .body(Empty::<Bytes>::new())
             .ok()?;
-        // The connection is driven only for as long as the answer's head takes.
+        // The connection is driven only for as long as the answer's head takes. Where it ends first (a
+        // server that closes after its answer), the answer may already be on its way to us.
+        let mut asked = std::pin::pin!(sender.send_request(request));
         let answer = tokio::select! {
-            answer = sender.send_request(request) => answer.ok()?,
-            _ = connection => return None,
+            answer = &mut asked => answer,
+            _ = connection => asked.await,
         };
+        let answer = answer.ok()?;
         (200..400).contains(&answer.status().as_u16()).then_some(())
     }
 
