@@ -76,7 +76,11 @@ fn check_page(page: &str) -> Result<()> {
 
 /// Also after a page that failed half-way.
 fn down() {
-    let done = Command::new("make").args(["-s", "down", "PROFILE=dev"]).env("TESTBED_FLEET", "docs").current_dir(top()).output();
+    let done = Command::new("make")
+        .args(["-s", "down", "PROFILE=dev"])
+        .env("TESTBED_FLEET", "docs")
+        .current_dir(top())
+        .output();
     if let Ok(output) = done {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -112,7 +116,8 @@ fn run(steps: &[Step]) -> Result<Vec<String>> {
         // Grouped in braces, not a subshell, so that `eval` and `export` last.
         writeln!(script, "\n{{ {}\n}} >'{}' 2>&1 || exit {}", step.command, out.display(), at + 1)?;
     }
-    let status = Command::new("bash").args(["-c", &script]).current_dir(top()).env("PATH", path()).status()?;
+    let status =
+        Command::new("bash").args(["-c", &script]).current_dir(top()).env("PATH", path()).status()?;
     let read = |at: usize| fs::read_to_string(dir.path().join(at.to_string())).unwrap_or_default();
     match status.code() {
         Some(0) => Ok((0..steps.len()).map(read).collect()),

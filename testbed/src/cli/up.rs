@@ -85,7 +85,11 @@ impl Up {
                 Some(_) => "make -s env".to_owned(),
                 None => format!("{} env", std::env::current_exe().unwrap_or_default().display()),
             };
-            println!("  {:<44} {}", code(&format!("eval \"$({env})\"")), super::steps::faint("fleetctl, as its operator"));
+            println!(
+                "  {:<44} {}",
+                code(&format!("eval \"$({env})\"")),
+                super::steps::faint("fleetctl, as its operator")
+            );
         }
         let first = &testbed.record.nodes[0].name;
         let address = testbed.plan().node(0).0;
