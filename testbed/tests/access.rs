@@ -65,6 +65,7 @@ async fn a_viewer_may_look_but_not_touch() -> Result<()> {
     let fleet = Fleet::builder(1).start().await?;
     let a = fleet.capsule("a");
     let viewer = fleet.other_operator("viewer");
+    capsule_client::Home::at(viewer.config()).ensure_key()?;
     let key = viewer.run(&["key", "show"]).await?.ok()?.stdout;
     a.fleetctl(&["key", "add", key.trim(), "--role", "viewer"]).await?.ok()?;
     std::fs::copy(fleet.operator().config().join("contexts.toml"), viewer.config().join("contexts.toml"))?;

@@ -49,7 +49,7 @@ async fn workloads_find_each_other_by_name_and_themselves_through_their_port() -
     a.apply(&shell).await?;
     let get = |url: String| {
         let a = a.clone();
-        async move { a.exec("shell", &["wget", "-q", "-T", "3", "-O", "-", &url]).await?.ok() }
+        async move { a.exec("shell", &["wget", "-q", "-O", "-", &url]).await?.ok() }
     };
     ensure!(get("http://web:8080/".into()).await?.stdout.contains("web answers"));
     ensure!(get(format!("http://{address}/")).await?.stdout.contains("web answers"));
