@@ -10,7 +10,7 @@ use crate::{cli::Global, failure::usage, output::Out, reference::WorkloadRef};
 /// For an answer that needs no work of the capsule.
 pub const QUICK: Duration = Duration::from_secs(30);
 /// For what makes a capsule work: stopping, deleting, applying.
-pub const PATIENT: Duration = Duration::from_secs(120);
+pub const PATIENT: Duration = Duration::from_mins(2);
 
 /// A run's surroundings.
 #[derive(Debug)]

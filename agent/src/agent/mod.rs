@@ -42,7 +42,7 @@ use crate::{
 /// Calls that run when the agent is told to stop may take this long to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often the last use of keys is written down.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
+const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]

@@ -80,7 +80,7 @@ impl Events {
                 let new = std::mem::take(&mut batch);
                 match to.write(move |tx| table::insert(tx, new)).await {
                     Ok::<_, StoreError>(events) => {
-                        events.into_iter().for_each(|event| drop(followers.send(event)))
+                        events.into_iter().for_each(|event| drop(followers.send(event)));
                     }
                     Err(error) => tracing::error!(%error, "events were lost"),
                 }

@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// How long after the agent's start a capsule can be adopted.
-pub const CLAIM_WINDOW: Duration = Duration::from_secs(30 * 60);
+pub const CLAIM_WINDOW: Duration = Duration::from_mins(30);
 /// File in the state directory that opens the window although keys are enrolled.
 pub const SENTINEL: &str = "reopen-claim-window";
 /// Its greatest age at the agent's start.
-pub const SENTINEL_MAX_AGE: Duration = Duration::from_secs(10 * 60);
+pub const SENTINEL_MAX_AGE: Duration = Duration::from_mins(10);
 
 /// What bars an adoption.
 #[derive(Clone, Debug)]

@@ -18,11 +18,11 @@ const MAX_ADDRESSES: usize = 1024;
 /// When there are so many, quiet ones are looked for and forgotten at most this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// An address's refusals make one event per this time.
-const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+const EVENT_INTERVAL: Duration = Duration::from_mins(1);
 /// Events of all addresses in a row …
 const EVENT_BURST: f64 = 20.0;
 /// … and then one more per this time, so that a flood cannot push out other events.
-const EVENT_REFILL: Duration = Duration::from_secs(60);
+const EVENT_REFILL: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {

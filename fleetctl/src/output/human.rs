@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn spans_switch_unit_at_two() {
         assert_eq!(span(Duration::from_secs(119)), "119s");
-        assert_eq!(span(Duration::from_secs(120)), "2m");
-        assert_eq!(span(Duration::from_secs(86_400)), "24h");
-        assert_eq!(span(Duration::from_secs(900_000)), "10d");
+        assert_eq!(span(Duration::from_mins(2)), "2m");
+        assert_eq!(span(Duration::from_hours(24)), "24h");
+        assert_eq!(span(Duration::from_hours(250)), "10d");
     }
 
     #[test]

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// containerd must answer within this time after its start.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Between looks at the socket of a containerd that is starting.
 const SOCKET_POLL: Duration = Duration::from_millis(10);
 /// Before the first restart; doubled by each that follows …
@@ -47,7 +47,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// … up to this …
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// … and forgotten after it ran for this long.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 /// From SIGTERM to SIGKILL at shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How much of the log an error quotes, in bytes.

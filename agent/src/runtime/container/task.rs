@@ -28,7 +28,7 @@ const NOT_FOUND: u32 = 127;
 /// Exit code of a shell for a command that cannot be run.
 const NOT_EXECUTABLE: u32 = 126;
 /// A shim waits for the log pump to be ready, and without a limit it would for ever.
-const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+const CREATE_DEADLINE: Duration = Duration::from_mins(1);
 /// First argument of the log pump; containerd passes the URI's query as arguments.
 const LOG_PUMP: &str = "log-pump";
 

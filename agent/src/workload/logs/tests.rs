@@ -47,7 +47,7 @@ fn streams_are_kept_apart_and_bytes_stay_as_they_are() {
     write_run(dir.path(), Limits::default(), b"out\xff\xfe\n\nlast without newline", b"err\n");
     let records = read(dir.path(), &Query::default());
     let of = |stream: v1::Stream| {
-        records.iter().filter(|r| r.stream() == stream).map(|r| r.line.to_vec()).collect::<Vec<_>>()
+        records.iter().filter(|r| r.stream() == stream).map(|r| r.line.clone()).collect::<Vec<_>>()
     };
     assert_eq!(of(v1::Stream::Stdout), [&b"out\xff\xfe"[..], b"", b"last without newline"]);
     assert_eq!(of(v1::Stream::Stderr), [b"err"]);

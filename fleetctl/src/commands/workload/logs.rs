@@ -58,7 +58,7 @@ impl Logs {
             Ok(named::workload(&capsule, &name, answer).await?.into_inner())
         };
         follow(session, work, String::clone, open, |out, prefix, record| {
-            show(out, prefix, &record, timestamps)
+            show(out, prefix, &record, timestamps);
         })
         .await
     }
@@ -105,7 +105,7 @@ mod tests {
         let ago = SystemTime::now().duration_since(since("10m").unwrap()).unwrap();
         assert!((599..610).contains(&ago.as_secs()));
         let at = since("1970-01-01T00:01:00Z").unwrap();
-        assert_eq!(at, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+        assert_eq!(at, SystemTime::UNIX_EPOCH + Duration::from_mins(1));
         assert!(since("yesterday").is_err());
     }
 }

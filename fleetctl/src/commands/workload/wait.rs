@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where no flag says how long.
-pub const USUAL: Duration = Duration::from_secs(60);
+pub const USUAL: Duration = Duration::from_mins(1);
 /// The capsule itself ends a wait in time; a margin beyond is for the network.
 pub const MARGIN: Duration = Duration::from_secs(10);
 

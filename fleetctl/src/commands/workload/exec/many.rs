@@ -62,10 +62,10 @@ async fn exec(out: &Out, prefix: &str, capsule: &Capsule, start: ExecStart) -> R
     while let Some(message) = output.message().await? {
         match message.output {
             Some(Output::Stdout(bytes)) => {
-                stdout.push(&bytes, |line| write_line(out, Sink::Out, prefix, line))
+                stdout.push(&bytes, |line| write_line(out, Sink::Out, prefix, line));
             }
             Some(Output::Stderr(bytes)) => {
-                stderr.push(&bytes, |line| write_line(out, Sink::Error, prefix, line))
+                stderr.push(&bytes, |line| write_line(out, Sink::Error, prefix, line));
             }
             Some(Output::Exit(exit)) => {
                 stdout.finish(|line| write_line(out, Sink::Out, prefix, line));
