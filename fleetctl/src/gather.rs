@@ -83,10 +83,14 @@ async fn print<T: Serialize>(
     loop {
         let next = match printer.patience() {
             None => answers.next().await,
-            Some(patience) => if let Ok(next) = tokio::time::timeout(patience, answers.next()).await { next } else {
-                printer.flush();
-                continue;
-            },
+            Some(patience) => {
+                if let Ok(next) = tokio::time::timeout(patience, answers.next()).await {
+                    next
+                } else {
+                    printer.flush();
+                    continue;
+                }
+            }
         };
         let Some(of_capsule) = next else { break };
         for answer in &of_capsule {

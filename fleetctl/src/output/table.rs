@@ -89,7 +89,9 @@ impl Table {
     /// The text of a batch of rows, preceded by the heading where it is the first batch.
     pub fn render(&mut self, rows: &[Row]) -> String {
         let mut text = String::new();
-        let widths = if let Some(widths) = self.widths.take() { widths } else {
+        let widths = if let Some(widths) = self.widths.take() {
+            widths
+        } else {
             let widths = self.settle(rows);
             let heads = self.columns.iter().map(|c| Cell::new(c.head, Tone::Strong)).collect::<Vec<_>>();
             self.line(&mut text, &heads, &widths);
