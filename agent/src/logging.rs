@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn the_ring_keeps_two_files_of_bounded_size_and_continues_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let line = [b'x'; 1 << 16];
+        let line = vec![b'x'; 1 << 16];
         for _ in 0..3 {
             let ring = LogRing::open(dir.path()).unwrap();
             for _ in 0..20 {

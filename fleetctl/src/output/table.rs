@@ -158,7 +158,7 @@ impl Table {
         let name = capsule.tone.paint(&capsule.text, self.colour);
         let pad = widths[0].saturating_sub(capsule.text.width()) + GAP;
         let error = Tone::Bad.paint(&clean::one_line(error), self.colour);
-        text.push_str(&format!("{name}{:pad$}{error}\n", ""));
+        text.extend([&name, " ".repeat(pad).as_str(), &error, "\n"]);
     }
 }
 
