@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Result;
-use capsule_client::{CallError, Capsule, Target, fan_out};
+use capsule_client::{CallError, Capsule, FanOut, Target, fan_out};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -46,7 +46,8 @@ where
     let arguments = Arc::new(numbered(work));
     let (sender, mut messages) = mpsc::channel(BACKLOG);
     let open = Arc::new(open);
-    let options = session.fan_out(None);
+    // A stream may last for ever: one that waited for another's end would never be opened.
+    let options = FanOut { limit: targets.len(), timeout: None };
     let connector = session.connector()?;
     let mut ends = fan_out(&connector, targets, options, move |capsule: Capsule| {
         let (open, arguments, sender) = (open.clone(), arguments.clone(), sender.clone());

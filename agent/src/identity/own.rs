@@ -1,7 +1,12 @@
 //! Who this capsule is: made once, kept for good.
 //!
-//! The key's file is on the disk before the row that refers to it, so a crash between the two
-//! leaves a key that nothing promised, and the next start makes a new one in its place.
+//! ```text
+//!   write server.key.next ──▶ commit the promise of it ──▶ rename it to server.key
+//! ```
+//!
+//! A crash before the promise leaves a `next` that is replaced; one after it, a `next` that is
+//! taken. So a `server.key` without a promise never comes from a crash: the database lost what it
+//! promised, and nobody is to become another capsule by that.
 
 use std::{
     fs, io,
@@ -22,6 +27,7 @@ use crate::{
 
 const DIRECTORY: &str = "identity";
 const KEY_FILE: &str = "server.key";
+const NEXT_KEY_FILE: &str = "server.key.next";
 
 /// Why the capsule's identity could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,12 @@ pub enum IdentityError {
         /// "is missing" and the like.
         problem: String,
     },
+    /// There is a key, and the database does not know of it.
+    #[error(
+        "the database does not know the capsule whose server key is {0}: it was replaced or lost what it held. \
+         Restore it from a backup, or move the whole state directory away to start as another capsule"
+    )]
+    Forgotten(PathBuf),
     /// The crypto library failed.
     #[error("cannot make the capsule's certificate: {0}")]
     Crypto(String),
@@ -84,9 +96,23 @@ impl Own {
 pub(super) async fn ensure(state_dir: &Path, store: &Store) -> Result<Own, IdentityError> {
     let path = state_dir.join(DIRECTORY).join(KEY_FILE);
     match store.read(table::promise).await? {
-        Some(promise) => load(&path, promise),
+        Some(promise) => {
+            keep(&path)?;
+            load(&path, promise)
+        }
+        None if path.exists() => Err(IdentityError::Forgotten(path)),
         None => create(&path, store).await,
     }
+}
+
+/// Gives the key that was promised its lasting name, where it does not bear it yet.
+fn keep(path: &Path) -> Result<(), IdentityError> {
+    let next = path.with_file_name(NEXT_KEY_FILE);
+    if path.exists() || !next.exists() {
+        return Ok(());
+    }
+    let renamed = fs::rename(&next, path).and_then(|()| file::sync_dir(path.parent().unwrap_or(path)));
+    renamed.map_err(|source| IdentityError::Io { attempt: "cannot keep", path: path.into(), source })
 }
 
 fn load(path: &Path, promise: Promise) -> Result<Own, IdentityError> {
@@ -119,12 +145,14 @@ async fn create(path: &Path, store: &Store) -> Result<Own, IdentityError> {
     let promise = Promise { capsule_id, certificate, created_at: SystemTime::now() };
     let dir = path.parent().unwrap_or(path);
     file::ensure_dir(dir, 0o700).map_err(io)?;
-    file::write_atomic(path, pair.serialize_pem().as_bytes(), 0o400).map_err(io)?;
+    let next = path.with_file_name(NEXT_KEY_FILE);
+    file::write_atomic(&next, pair.serialize_pem().as_bytes(), 0o400).map_err(io)?;
     if let Some(state_dir) = dir.parent() {
         file::sync_dir(state_dir).map_err(io)?;
     }
     let row = promise.clone();
     store.write(move |tx| table::insert_promise(tx, &row)).await?;
+    keep(path)?;
     Ok(own(promise, &pair))
 }
 
@@ -160,14 +188,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_left_by_a_crash_before_the_promise_is_replaced() {
+    async fn a_crash_at_any_step_of_the_first_start_is_mended_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(DIRECTORY).join(KEY_FILE);
+        let next = path.with_file_name(NEXT_KEY_FILE);
         file::ensure_dir(path.parent().unwrap(), 0o700).unwrap();
-        file::write_atomic(&path, b"half", 0o400).unwrap();
+        file::write_atomic(&next, b"half", 0o400).unwrap();
         let store = Store::open(dir.path()).unwrap();
         let made = ensure(dir.path(), &store).await.unwrap();
         assert!(made.short_id().starts_with("capsule-") && made.short_id().len() == 12);
-        ensure(dir.path(), &store).await.unwrap();
+        assert!(!next.exists());
+        fs::rename(&path, &next).unwrap();
+        let read = ensure(dir.path(), &store).await.unwrap();
+        assert_eq!(read.fingerprint, made.fingerprint);
+        assert!(path.exists() && !next.exists());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_forgot_the_capsule_makes_no_other_one() {
+        let (old, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        ensure(old.path(), &Store::open(old.path()).unwrap()).await.unwrap();
+        let forgetful = Store::open(fresh.path()).unwrap();
+        let error = ensure(old.path(), &forgetful).await.unwrap_err();
+        assert!(matches!(error, IdentityError::Forgotten(_)), "{error}");
     }
 }

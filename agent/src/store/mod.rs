@@ -11,6 +11,7 @@
 mod migrate;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 use std::{
     path::{Path, PathBuf},
@@ -38,14 +39,25 @@ const QUEUE: usize = 256;
 pub enum OpenError {
     /// The file is not a sound SQLite database.
     #[error(
-        "the database {path} is damaged ({detail}); nothing was changed. Restore it from a backup, or move it \
-         away together with its -wal file to start with an empty capsule, which must be adopted anew"
+        "the database {path} is damaged ({detail}); nothing was changed. Restore it from a backup, or move the \
+         whole state directory away to start as a new capsule, which must be adopted anew"
     )]
     Corrupt {
         /// Which file.
         path: PathBuf,
         /// What SQLite said.
         detail: String,
+    },
+    /// There was one.
+    #[error(
+        "the database {path} is gone, but {trace} is there; nothing was changed. Restore it from a backup, or move \
+         the whole state directory away to start as a new capsule, which must be adopted anew"
+    )]
+    Gone {
+        /// Which file.
+        path: PathBuf,
+        /// What tells that it was there.
+        trace: PathBuf,
     },
     /// A later capsuled wrote it.
     #[error(
@@ -59,6 +71,15 @@ pub enum OpenError {
         found: u32,
         /// Ours.
         known: u32,
+    },
+    /// The file system refused.
+    #[error("the database {path} cannot be made")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// Anything else.
     #[error("the database {path} cannot be opened")]
