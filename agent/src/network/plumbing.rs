@@ -93,7 +93,8 @@ fn set_parameters(bridge: &str, ipv6: bool, netlink: &mut Netlink, routes: &[Rou
     let four = |key: &str| format!("net/ipv4/conf/{bridge}/{key}");
     // 127.0.0.1:hostPort is rewritten to a workload's address and leaves by the bridge.
     sysctl::ensure(&four("route_localnet"), "1")?;
-    // Workloads must not learn a way around the host, although it is on their own link.
+    // Workloads must not learn a way around the host, although it is on their own link. The kernel
+    // also asks `all`, and has no such switch for IPv6: the firewall drops what it sends all the same.
     sysctl::ensure(&four("send_redirects"), "0")?;
     if ipv6 {
         let six = |key: &str| format!("net/ipv6/conf/{bridge}/{key}");
@@ -188,7 +189,10 @@ fn configure_inside(layout: &Layout, bridge: Bridge, member: &Member) -> io::Res
     let lo = find(&mut netlink, "lo")?.index;
     let inner = find(&mut netlink, INNER)?.index;
     if bridge.ipv6 {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("addr_gen_mode", "1")] {
+        // A redirect would send it past the gateway, to a neighbour that it cannot reach.
+        let settings =
+            [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_redirects", "0"), ("addr_gen_mode", "1")];
+        for (key, value) in settings {
             sysctl::ensure(&format!("net/ipv6/conf/{INNER}/{key}"), value)?;
         }
     }

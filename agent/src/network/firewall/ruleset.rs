@@ -56,6 +56,11 @@ const INET: &str = "
     iifname @BRIDGE ip saddr 127.0.0.0/8 drop
     iifname @BRIDGE ip daddr 127.0.0.0/8 drop
   }
+  chain no_redirects {
+    type filter hook output priority filter; policy accept;
+    oifname @BRIDGE icmp type redirect drop
+    oifname @BRIDGE icmpv6 type nd-redirect drop
+  }
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
     meta l4proto { tcp, udp } fib daddr type local jump publish
