@@ -1,11 +1,12 @@
 //! `fleetctl workload delete`.
 
 use anyhow::Result;
-use capsule_proto::v1::DeleteWorkloadRequest;
+use capsule_proto::v1::{DeleteWorkloadRequest, WaitCondition};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
+use super::wait::{MARGIN, wait};
 use crate::{
     complete,
     exit::Exit,
@@ -16,7 +17,7 @@ use crate::{
     session::{PATIENT, Session},
 };
 
-/// Stop workloads and forget them; volumes stay
+/// Stop workloads, forget them and wait until they are gone; volumes stay
 #[derive(Args, Debug)]
 #[command(
     visible_alias = "rm",
@@ -25,6 +26,9 @@ use crate::{
 pub struct Delete {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,
+    /// Ask for it and go, instead of waiting until they are gone
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// What `-o json` shows of a deletion.
@@ -39,9 +43,13 @@ impl Delete {
         let layout = Layout::lines(|done: &Deleted, _| vec![format!("deleted {}", done.deleted)])
             .named(|done| vec![done.deleted.clone()]);
         let work = session.workloads(&self.names)?;
-        gather_each(session, work, session.timeout(PATIENT), layout, async |capsule, name: String| {
+        let (out, limit) = (session.out, session.timeout(PATIENT));
+        gather_each(session, work, limit + MARGIN, layout, async |capsule, name: String| {
             let answer = capsule.workloads().delete(DeleteWorkloadRequest { name: name.clone() }).await;
             named::workload(&capsule, &name, answer).await?;
+            if !self.no_wait {
+                wait(&out, &capsule, &name, WaitCondition::Deleted, limit).await?;
+            }
             Ok(Deleted { deleted: name })
         })
         .await

@@ -1,11 +1,16 @@
 //! `fleetctl workload start | stop | restart`.
 
 use anyhow::Result;
-use capsule_proto::v1::{RestartWorkloadRequest, StartWorkloadRequest, StopWorkloadRequest, Workload};
+use capsule_proto::v1::{
+    RestartWorkloadRequest, StartWorkloadRequest, StopWorkloadRequest, WaitCondition, Workload,
+};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use super::show;
+use super::{
+    show,
+    wait::{MARGIN, USUAL, wait},
+};
 use crate::{
     complete,
     exit::Exit,
@@ -18,13 +23,16 @@ use crate::{
 
 /// Start workloads that were stopped
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl workload start web")]
+#[command(after_help = "Examples:\n  fleetctl workload start web\n  fleetctl workload start web --wait")]
 pub struct Start {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,
+    /// Wait until they are ready
+    #[arg(long)]
+    wait: bool,
 }
 
-/// Stop workloads; they stay stopped until started, also across reboots
+/// Stop workloads and wait until they are; they stay stopped until started, also across reboots
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  fleetctl workload stop web\n  fleetctl -l zone=attic workload stop web --grace 60"
@@ -35,6 +43,9 @@ pub struct Stop {
     /// Seconds from the stop signal to the kill, instead of the manifest's
     #[arg(long, value_name = "SECONDS")]
     grace: Option<u32>,
+    /// Ask for it and go, instead of waiting until they are stopped
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Stop workloads and start them again
@@ -52,9 +63,14 @@ impl Start {
     /// Asks every capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
         let work = session.workloads(&self.names)?;
-        gather_each(session, work, session.timeout(PATIENT), layout(), async |capsule, name: String| {
+        let (out, limit) = (session.out, session.timeout(USUAL));
+        gather_each(session, work, limit + MARGIN, layout(), async |capsule, name: String| {
             let answer = capsule.workloads().start(StartWorkloadRequest { name: name.clone() }).await;
-            Ok(named::workload(&capsule, &name, answer).await?.into_inner())
+            let started = named::workload(&capsule, &name, answer).await?.into_inner();
+            match self.wait {
+                true => wait(&out, &capsule, &name, WaitCondition::Ready, limit).await,
+                false => Ok(started),
+            }
         })
         .await
     }
@@ -64,11 +80,16 @@ impl Stop {
     /// Asks every capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
         let work = session.workloads(&self.names)?;
+        let (out, limit) = (session.out, session.timeout(PATIENT));
         let grace_seconds = self.grace;
-        gather_each(session, work, session.timeout(PATIENT), layout(), async |capsule, name: String| {
+        gather_each(session, work, limit + MARGIN, layout(), async |capsule, name: String| {
             let request = StopWorkloadRequest { name: name.clone(), grace_seconds };
             let answer = capsule.workloads().stop(request).await;
-            Ok(named::workload(&capsule, &name, answer).await?.into_inner())
+            let stopping = named::workload(&capsule, &name, answer).await?.into_inner();
+            match self.no_wait {
+                true => Ok(stopping),
+                false => wait(&out, &capsule, &name, WaitCondition::Stopped, limit).await,
+            }
         })
         .await
     }
