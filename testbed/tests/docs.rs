@@ -140,6 +140,7 @@ fn path() -> String {
 fn shape(text: &str) -> String {
     let word = |word: &str| match word {
         word if word.chars().any(|c| c.is_ascii_digit()) => "#".to_owned(),
+        "\"docs\"" => "\"fleet\"".to_owned(),
         // Units change with the number before them.
         "s" | "ms" | "B" | "KiB" | "MiB" | "GiB" => "#".to_owned(),
         word => word.to_owned(),
@@ -165,8 +166,9 @@ fn blessed(text: &str, printed: &[String]) -> String {
             (true, line) if line.starts_with("$ ") => {
                 fresh.push_str(line);
                 fresh.push('\n');
-                let lines = printed[next].lines().map(str::trim_end);
-                lines.for_each(|line| fresh.extend([line, "\n"]));
+                // As it says for who types it, who has no other fleet.
+                let said = printed[next].replace("\"docs\"", "\"fleet\"");
+                said.lines().for_each(|line| fresh.extend([line.trim_end(), "\n"]));
                 next += 1;
                 continue;
             }

@@ -139,6 +139,10 @@ async fn adopt(testbed: &Testbed, operator: &Operator) -> Result<()> {
         };
         let adopted = try_join_all(names.iter().enumerate().map(adopt_one)).await?;
         let new = adopted.iter().filter(|new| **new).count();
+        if new > 0 {
+            // Adopted side by side, so whichever came last would be the current one.
+            operator.run(&["context", "use", &names[0]]).await?.ok()?;
+        }
         Ok(((), format!("{new} adopted, {} known already", names.len() - new)))
     })
     .await
