@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{
     Effort,
-    peer::{ctr::Ctr, podman::Podman},
+    peer::{ctr::Ctr, docker::Docker, podman::Podman},
     race::{Contestant, race},
     report::{Limit, Row},
 };
@@ -23,6 +23,12 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     if let Some(podman) = &podman {
         podman.load(&echo).await?;
     }
+    let docker = Docker::start(&fleet).await?;
+    if let Some(docker) = &docker {
+        let archive = fleet.dir().join("images/echo.docker.tar");
+        fixtures::echo()?.write_docker(&archive)?;
+        docker.load(&archive).await?;
+    }
     let mut contestants = vec![Contestant::new("ours", |_| ours(&fleet)), {
         let ctr = &ctr;
         Contestant::new("ctr run --rm, no network", move |round| async move {
@@ -37,14 +43,22 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
             Ok(took)
         }));
     }
+    if let Some(docker) = &docker {
+        contestants.push(Contestant::new("docker run, bridge and port", move |round| async move {
+            let name = format!("bench-{round}");
+            let took = docker.run(fixtures::ECHO, &name, PORT).await?;
+            docker.remove(&name).await?;
+            Ok(took)
+        }));
+    }
     let results = race(effort.rounds(ROUNDS), &mut contestants).await?;
     drop(contestants);
     fleet.passed();
-    let limits = [1.3, 0.5];
-    let rows = results[1..].iter().zip(limits);
-    let row =
-        |(peer, limit)| Row::against("apply to Running", "ms", &results[0].1, peer, Limit::Ratio(limit));
-    Ok(rows.map(row).collect())
+    let rows = results[1..].iter().map(|peer| {
+        let limit = if peer.0.starts_with("ctr") { 1.3 } else { 0.5 };
+        Row::against("apply to Running", "ms", &results[0].1, peer, Limit::Ratio(limit))
+    });
+    Ok(rows.collect())
 }
 
 async fn ours(fleet: &Fleet) -> Result<std::time::Duration> {

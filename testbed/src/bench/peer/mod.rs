@@ -1,6 +1,7 @@
 //! What else does the job.
 
 pub mod ctr;
+pub mod docker;
 pub mod podman;
 pub mod ssh;
 
