@@ -73,7 +73,8 @@ impl Docker {
         command.args(["--net", "--", "dockerd", "--storage-driver=overlay2"]);
         command.args(["--exec-opt=native.cgroupdriver=cgroupfs", &format!("--cgroup-parent=/{CGROUP}")]);
         command.arg("--host").arg(self.address());
-        for (option, place) in [("--data-root", "data"), ("--exec-root", "run"), ("--pidfile", "docker.pid")] {
+        for (option, place) in [("--data-root", "data"), ("--exec-root", "run"), ("--pidfile", "docker.pid")]
+        {
             command.arg(option).arg(dir.join(place));
         }
         command
