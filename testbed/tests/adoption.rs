@@ -95,3 +95,41 @@ async fn a_second_agent_on_the_same_state_directory_names_the_first() -> Result<
     fleet.passed();
     Ok(())
 }
+
+/// `fleetctl adopt` on a terminal of its own, where `answer` is typed.
+fn adopt_typing(operator: &testbed::scenario::Operator, api: &str, answer: &str) -> Result<(bool, String)> {
+    let typed = format!("{} adopt {api} --name a", testbed::sys::program("fleetctl")?.display());
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &typed, "/dev/null"]).env("FLEETCTL_CONFIG", operator.config());
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut keyboard = child.stdin.take();
+    if let Some(keyboard) = &mut keyboard {
+        std::io::Write::write_all(keyboard, answer.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+#[tokio::test]
+async fn adopting_by_hand_shows_the_fingerprint_and_asks() -> Result<()> {
+    let fleet = Fleet::builder(1).unadopted().start().await?;
+    let a = fleet.capsule("a");
+    let api = a.api()?.to_string();
+    let operator = fleet.operator();
+    let unasked = fleet.fleetctl(&["adopt", &api, "--name", "a"]).await?.expect_code(2)?;
+    ensure!(unasked.stderr.contains("--fingerprint"), "{}", unasked.stderr);
+    let (adopted, said) = adopt_typing(operator, &api, "n\n")?;
+    ensure!(!adopted && said.contains("not adopted: nothing was sent"), "{said}");
+    let (adopted, said) = adopt_typing(operator, &api, "y\n")?;
+    ensure!(adopted, "{said}");
+    let info = a.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
+    let fingerprint = info["result"]["fingerprint"].as_str().unwrap_or_default();
+    ensure!(!fingerprint.is_empty() && said.contains(fingerprint), "{fingerprint} was not shown: {said}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(operator.config().join("key.pem"))?.permissions(),
+    );
+    ensure!(mode & 0o777 == 0o600, "the key has mode {mode:o}");
+    fleet.passed();
+    Ok(())
+}

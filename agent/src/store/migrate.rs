@@ -97,7 +97,9 @@ fn look(path: &Path) -> rusqlite::Result<Verdict> {
         return Ok(Verdict::Schema(found));
     }
     let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    Ok(match check.as_str() {
+    // One finding is enough, without the heading that says in which database.
+    let finding = check.lines().find(|line| !line.starts_with("***")).unwrap_or("no finding");
+    Ok(match finding {
         "ok" if found == 0 => Verdict::Damage("it holds no capsule's state".into()),
         "ok" => Verdict::Sound,
         other => Verdict::Damage(other.to_owned()),

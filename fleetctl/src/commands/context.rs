@@ -68,10 +68,11 @@ pub struct Remove {
 /// Set labels that `-l` selects by: KEY=VALUE sets, KEY- removes
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl context label nuc-1 zone=attic arch=arm64\n  \
-                        fleetctl context label nuc-1 zone-")]
+                        fleetctl context label nuc-1,nuc-2 zone-")]
 pub struct Label {
-    #[arg(add = ArgValueCompleter::new(complete::capsules))]
-    name: String,
+    /// Contexts, joined by commas
+    #[arg(value_name = "NAME,…", add = ArgValueCompleter::new(complete::capsules))]
+    names: String,
     #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
     changes: Vec<String>,
 }
@@ -79,11 +80,12 @@ pub struct Label {
 /// Set groups that `--group` selects: GROUP joins, GROUP- leaves
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  fleetctl context group nuc-1 edge\n  fleetctl context group nuc-1 edge-"
+    after_help = "Examples:\n  fleetctl context group nuc-1,nuc-2 edge\n  fleetctl context group nuc-1 edge-"
 )]
 pub struct Group {
-    #[arg(add = ArgValueCompleter::new(complete::capsules))]
-    name: String,
+    /// Contexts, joined by commas
+    #[arg(value_name = "NAME,…", add = ArgValueCompleter::new(complete::capsules))]
+    names: String,
     #[arg(required = true, value_name = "GROUP|GROUP-")]
     changes: Vec<String>,
 }
@@ -108,12 +110,12 @@ impl Context {
                 })?;
                 out.note(&format!("forgot {}; your key is still enrolled there", names.join(", ")));
             }
-            Self::Label(Label { name, changes }) => {
+            Self::Label(Label { names, changes }) => {
                 let changes: Vec<_> = changes.iter().map(|text| label_change(text)).collect::<Result<_>>()?;
-                change(session, |contexts| contexts.edit(&name, |c| set_labels(&mut c.labels, changes)))?;
+                edit(session, &names, |context| set_labels(&mut context.labels, &changes))?;
             }
-            Self::Group(Group { name, changes }) => {
-                change(session, |contexts| contexts.edit(&name, |c| set_groups(&mut c.groups, &changes)))?;
+            Self::Group(Group { names, changes }) => {
+                edit(session, &names, |context| set_groups(&mut context.groups, &changes))?;
             }
         }
         Ok(Exit::ALL)
@@ -132,6 +134,11 @@ fn change(
     )
 }
 
+/// The same change to each of these contexts, or to none.
+fn edit(session: &mut Session, names: &str, edit: impl Fn(&mut capsule_client::Context)) -> Result<()> {
+    change(session, |contexts| names.split(',').try_for_each(|name| contexts.edit(name.trim(), &edit)))
+}
+
 /// `KEY=VALUE` sets, `KEY-` removes.
 fn label_change(text: &str) -> Result<(String, Option<String>)> {
     match (text.split_once('='), text.strip_suffix('-')) {
@@ -141,11 +148,11 @@ fn label_change(text: &str) -> Result<(String, Option<String>)> {
     }
 }
 
-fn set_labels(labels: &mut BTreeMap<String, String>, changes: Vec<(String, Option<String>)>) {
+fn set_labels(labels: &mut BTreeMap<String, String>, changes: &[(String, Option<String>)]) {
     for (key, value) in changes {
         match value {
-            Some(value) => labels.insert(key, value),
-            None => labels.remove(&key),
+            Some(value) => labels.insert(key.clone(), value.clone()),
+            None => labels.remove(key),
         };
     }
 }
@@ -224,7 +231,7 @@ mod tests {
     fn labels_and_groups_are_set_and_removed() {
         let mut labels = BTreeMap::from([("old".to_owned(), "x".to_owned())]);
         let changes = ["zone=attic", "old-", "note=a-b-"].map(|text| label_change(text).unwrap());
-        set_labels(&mut labels, changes.into());
+        set_labels(&mut labels, &changes);
         let expected = [("note", "a-b-"), ("zone", "attic")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(labels, BTreeMap::from(expected));
         assert!(label_change("zone").unwrap_err().to_string().contains("KEY=VALUE"));

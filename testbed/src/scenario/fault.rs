@@ -82,7 +82,8 @@ impl Capsule<'_> {
     /// Fills the file system of the state directory, which must be one of its own
     /// ([`super::FleetBuilder::disk`]), down to `left` bytes.
     pub fn fill_disk(&self, left: u64) -> Result<()> {
-        let (testbed, path) = (self.fleet.testbed(), self.ballast());
+        let path = self.ballast();
+        let testbed = self.fleet.testbed();
         if testbed.node(&self.name)?.1.disk_bytes.is_none() {
             bail!("{} has no disk of its own to fill: build the fleet with .disk()", self.name);
         }
