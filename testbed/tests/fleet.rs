@@ -68,12 +68,9 @@ fn envelopes(output: &Output) -> Result<Vec<Value>> {
             serde_json::from_str(line).with_context(|| format!("{}: {line}", output.command))?;
         ensure!(object["capsule"].is_string(), "{line}");
         let (has_result, error) = (object.get("result").is_some(), &object["error"]);
-        match object["ok"].as_bool().with_context(|| format!("no `ok`: {line}"))? {
-            true => ensure!(has_result && error.is_null(), "{line}"),
-            false => {
-                ensure!(!has_result && error["code"].is_string() && error["message"].is_string(), "{line}");
-            }
-        }
+        let is_ok = object["ok"].as_bool().with_context(|| format!("no `ok`: {line}"))?;
+        let has_error = error["code"].is_string() && error["message"].is_string();
+        ensure!(has_result == is_ok && has_error != is_ok, "{line}");
         Ok(object)
     };
     output.stdout.lines().map(parse).collect()

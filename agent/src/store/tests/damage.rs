@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs};
 
 use super::*;
 
+type Damage = fn(&Path);
+
 const GARBAGE: [u8; 4096] = [0xa5; 4096];
 
 /// Every file of a directory with its content.
@@ -59,7 +61,7 @@ fn overwrite(path: &Path, at: usize, bytes: &[u8]) {
 
 #[test]
 fn a_damaged_file_is_refused_and_not_touched() {
-    let damages: [(&str, fn(&Path)); 6] = [
+    let damages: [(&str, Damage); 6] = [
         ("empty", |path| fs::write(path, "").unwrap()),
         ("not a database", |path| fs::write(path, "x".repeat(5000)).unwrap()),
         ("damaged", |path| fs::File::options().write(true).open(path).unwrap().set_len(9000).unwrap()),
