@@ -42,7 +42,7 @@ async fn nothing_but_tls_1_3_is_spoken() {
     let bench = Bench::start().await;
     let answer = answer_to(&bench, &hello_of_tls12()).await;
     assert_eq!((answer.first(), answer.last()), (Some(&ALERT), Some(&PROTOCOL_VERSION)), "{answer:?}");
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0; 100], &[0xff; 20_000]] {
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0; 100], &[0xff; 5000]] {
         assert!(answer_to(&bench, garbage).await.len() < 20);
     }
 }
