@@ -79,6 +79,16 @@ pub(super) fn wanted(workload: &Name, ports: &[v1::Port]) -> Result<Vec<Wanted>,
     ports.iter().filter(|port| port.host_port.is_some()).map(|port| parse(workload, port)).collect()
 }
 
+/// Whether two published ports cannot both be.
+pub(super) fn collide(one: &v1::Port, two: &v1::Port) -> bool {
+    let binding = |port: &v1::Port| Binding {
+        protocol: if port.protocol() == v1::Protocol::Udp { v1::Protocol::Udp } else { v1::Protocol::Tcp },
+        address: port.host_ip.parse().ok(),
+        port: port.host_port() as u16,
+    };
+    binding(one).overlaps(&binding(two))
+}
+
 fn parse(workload: &Name, port: &v1::Port) -> Result<Wanted, NetworkError> {
     let refuse = |reason: String| NetworkError::Port { workload: workload.clone(), reason };
     let number = |field: &str, value: u32| {

@@ -8,8 +8,11 @@ use super::{OpenError, open_connection, wal};
 use crate::sys::file;
 
 /// In order; step n leads from `user_version` n to n + 1. Never edit one that was released.
-pub(super) const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_identity.sql"), include_str!("migrations/0002_workloads.sql")];
+pub(super) const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_identity.sql"),
+    include_str!("migrations/0002_workloads.sql"),
+    include_str!("migrations/0003_runs.sql"),
+];
 
 /// The schema that this capsuled writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;

@@ -17,7 +17,7 @@ use super::{
     backoff::Backoff,
     handle::Handle,
     plan::{self, End, Failure, Link, Next, Observed, Step, Volatile},
-    probe::Probe,
+    probe::{Answer, Probe},
     procfs,
     registry::{Parts, Registry},
     spec::Desired,
@@ -63,14 +63,19 @@ impl Actor {
         observed: Observed,
     ) -> Self {
         let desired = handle.desired();
-        let ended = record.last_exit.as_ref().map(end_of);
+        let volatile = Volatile {
+            ended: record.last_exit.as_ref().map(end_of),
+            recorded: record.last_exit.as_ref().and_then(status::recorded_exit),
+            restart_due: observed.task().filter(|_| desired.restart > record.begun).map(|task| task.pid),
+            ..Volatile::default()
+        };
         Self {
             parts,
             registry,
             handle,
             desired,
             observed,
-            volatile: Volatile { ended, ..Volatile::default() },
+            volatile,
             record,
             starts: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             retries: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
@@ -83,6 +88,11 @@ impl Actor {
 
     /// Until the workload is forgotten.
     pub async fn run(mut self) {
+        if self.lost_its_only_run()
+            && let Err(error) = self.keep_lost().await
+        {
+            tracing::warn!(workload = %self.handle.name, %error, "how its run ended was not recorded");
+        }
         loop {
             self.take_desired();
             if self.handle.take_look()
@@ -180,7 +190,8 @@ impl Actor {
             self.volatile.ended = None;
             self.volatile.next_start = None;
             self.starts.reset();
-            self.record = Record { started_at: self.record.started_at, ..Record::default() };
+            let Record { started_at, begun, .. } = self.record;
+            self.record = Record { started_at, begun, ..Record::default() };
         }
         if old.restart != self.desired.restart {
             self.volatile.restart_due = self.observed.task().map(|task| task.pid);
@@ -203,8 +214,7 @@ impl Actor {
                 if let Some(before) = before
                     && self.volatile.stopping.is_none_or(|stopping| stopping.pid != before.pid)
                 {
-                    let exit = Exit { code: VANISHED, oom_killed: false, at: SystemTime::now() };
-                    self.keep_exit(&exit).await?;
+                    self.keep_lost().await?;
                 }
             }
         }
@@ -238,22 +248,20 @@ impl Actor {
         let pid = pid.filter(|_| current && self.desired.wants_run());
         let (Some(pid), Some(readiness)) = (pid, &self.desired.spec.readiness) else {
             self.probe = None;
-            self.record.ready = false;
+            self.record.answer = Answer::default();
             return;
         };
         if self.probe.as_ref().is_none_or(|probe| probe.pid() != pid) {
             self.probe = Some(Probe::start(&self.parts, &self.handle, &self.desired, readiness, pid));
         }
-        let ready = self.probe.as_ref().is_some_and(Probe::ready);
-        if ready != self.record.ready {
-            let (reason, text) = if ready {
-                ("Ready", "its readiness probe succeeds")
-            } else {
-                ("NotReady", "its readiness probe fails")
-            };
-            self.tell(reason, text);
+        let answer = self.probe.as_ref().map(Probe::answer).unwrap_or_default();
+        if answer.ready && !self.record.answer.ready {
+            self.tell("Ready", "its readiness probe succeeds");
         }
-        self.record.ready = ready;
+        if answer.failing && !self.record.answer.failing {
+            self.warn("NotReady", format!("its readiness probe fails: {}", answer.why));
+        }
+        self.record.answer = answer;
     }
 
     fn failed(&mut self, step: &Step, error: &WorkloadError) {
@@ -268,20 +276,44 @@ impl Actor {
         self.handle.look_soon();
     }
 
-    /// A run ended by itself or by an operator: commit it, and decide when the next begins.
+    /// Whether the run that was to be the only one began under an earlier agent and nothing of it
+    /// is left: the host or the engine went down.
+    fn lost_its_only_run(&self) -> bool {
+        let Desired { epoch, restart, .. } = *self.desired;
+        plan::runs_once(&self.desired)
+            && self.desired.wants_run()
+            && self.record.begun == epoch
+            && restart <= self.record.begun
+            && self.volatile.ended.is_none()
+            && self.observed.task().is_none()
+    }
+
+    /// A run ended and nobody saw how.
+    async fn keep_lost(&mut self) -> Result<(), WorkloadError> {
+        let exit = Exit { code: VANISHED, oom_killed: false, at: SystemTime::now() };
+        let ended = v1::ExitStatus { lost: true, ..status::exit_status(&exit) };
+        self.keep_ended(&exit, ended).await
+    }
+
+    /// A run ended by itself or by an operator.
     async fn keep_exit(&mut self, exit: &Exit) -> Result<(), WorkloadError> {
-        let ended = status::exit_status(exit);
+        self.keep_ended(exit, status::exit_status(exit)).await
+    }
+
+    /// Commits how a run ended, and decides when the next begins.
+    async fn keep_ended(&mut self, exit: &Exit, ended: v1::ExitStatus) -> Result<(), WorkloadError> {
         let wanted = self.desired.wants_run();
         let end = end_of(&ended);
         let restarts = self.record.restarts + u32::from(wanted);
-        let (name, kept) = (self.handle.name.clone(), ended.clone());
-        self.parts.store.write(move |tx| super::table::record(tx, &name, restarts, &kept)).await?;
+        let (name, epoch, kept) = (self.handle.name.clone(), self.desired.epoch, ended.clone());
+        self.parts.store.write(move |tx| super::table::record(tx, &name, epoch, restarts, &kept)).await?;
         self.record.restarts = restarts;
         self.record.last_exit = Some(ended.clone());
         self.volatile.recorded = Some(exit.clone());
         let text = status::describe(&ended);
         match end {
             End::Success => self.tell("Exited", text.clone()),
+            End::Failure if ended.lost => self.warn("Lost", text.clone()),
             End::Failure => self.warn("Exited", text.clone()),
         }
         if wanted {

@@ -117,9 +117,7 @@ impl Workloads {
                 _ => ("Updated", "its labels changed".to_owned()),
             };
             self.parts.events.emit(NewEvent::new("workload", &kept.name, reason, text));
-            self.set_kept(&kept, address, revision, |old, new| {
-                new.epoch += u64::from(old.spec_hash != new.spec_hash);
-            });
+            self.set_kept(&kept, address, revision);
         }
         for result in outcome.results.iter().filter(|result| result.action() == v1::ApplyAction::Unchanged) {
             self.nudge(&result.name);
@@ -174,7 +172,8 @@ impl Workloads {
 
 /// Everything inside the one transaction. Volumes first, so that what mounts them finds them.
 /// A conflict may dissolve once another manifest of the same apply has let go, so refused ones
-/// are tried again for as long as that helps.
+/// are tried again for as long as that helps; where several wait for each other (two that swap a
+/// port), all of them let go first.
 fn commit(
     parts: &Arc<Parts>,
     tx: &Transaction<'_>,
@@ -188,6 +187,7 @@ fn commit(
     for at in volumes {
         results[at] = Some(commit_volume(parts, tx, &wanted[at], &mut outcome)?);
     }
+    let mut let_go = false;
     while !pending.is_empty() {
         let (before, mut refusal) = (pending.len(), None);
         let mut left = Vec::new();
@@ -205,10 +205,13 @@ fn commit(
             }
         }
         pending = left;
-        if pending.len() == before
-            && let Some(error) = refusal
-        {
-            return Err(error);
+        match refusal.filter(|_| pending.len() == before) {
+            Some(error) if let_go || pending.len() == 1 => return Err(error),
+            Some(_) => {
+                pending.iter().try_for_each(|at| release_conflicts(parts, tx, &wanted[*at]))?;
+                let_go = true;
+            }
+            None => {}
         }
     }
     outcome.results = results.into_iter().flatten().collect();
@@ -216,6 +219,23 @@ fn commit(
         commit_prune(parts, tx, wanted, selector, &mut outcome)?;
     }
     Ok(outcome)
+}
+
+/// Gives back what another may wait for: volumes and the ports named by number. Address and picked
+/// ports stay.
+fn release_conflicts(parts: &Parts, tx: &Transaction<'_>, wanted: &Wanted) -> Result<(), WorkloadError> {
+    let Some(spec) = spec::container(&wanted.manifest) else { return Ok(()) };
+    if let Some(network) = &parts.network
+        && network.reservation(tx, &wanted.name)?.is_some()
+    {
+        let picked: Vec<v1::Port> =
+            spec.ports.iter().filter(|port| port.host_port == Some(0)).cloned().collect();
+        network.reserve(tx, &wanted.name, &picked, spec.network_mode())?;
+    }
+    if let Some(volumes) = &parts.volumes {
+        volumes.unclaim(tx, &wanted.name)?;
+    }
+    Ok(())
 }
 
 fn dissolves(error: &WorkloadError) -> bool {
@@ -309,12 +329,21 @@ fn renewed(old: Option<Kept>, wanted: &Wanted, spec_hash: String, action: v1::Ap
         restarts: 0,
         last_exit: None,
         stop_grace: None,
+        epoch: 1,
+        restart: 0,
+        begun: 0,
     };
     match old {
         None => fresh,
-        Some(old) if action == v1::ApplyAction::Recreated => {
-            Kept { state: old.state, generation: old.generation + 1, created_at: old.created_at, ..fresh }
-        }
+        Some(old) if action == v1::ApplyAction::Recreated => Kept {
+            state: old.state,
+            generation: old.generation + 1,
+            created_at: old.created_at,
+            epoch: old.epoch + 1,
+            restart: old.restart,
+            begun: old.begun,
+            ..fresh
+        },
         Some(old) => Kept { manifest: fresh.manifest, updated_at: now, ..old },
     }
 }

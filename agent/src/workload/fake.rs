@@ -37,7 +37,7 @@ struct World {
 
 pub(super) struct FakeRuntime {
     world: Mutex<World>,
-    events: broadcast::Sender<RuntimeEvent>,
+    events: Mutex<broadcast::Sender<RuntimeEvent>>,
     this: std::sync::Weak<Self>,
 }
 
@@ -45,7 +45,7 @@ impl FakeRuntime {
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             world: Mutex::default(),
-            events: broadcast::channel(64).0,
+            events: Mutex::new(broadcast::channel(64).0),
             this: this.clone(),
         })
     }
@@ -82,6 +82,16 @@ impl FakeRuntime {
         self.world().sandboxes.insert(name, sandbox);
     }
 
+    /// An agent that is replaced must hear of nothing any more.
+    pub fn forget_listeners(&self) {
+        *self.events.lock().unwrap() = broadcast::channel(64).0;
+    }
+
+    /// As after the host went down: sandboxes are there, what ran in them is not.
+    pub fn lose_tasks(&self) {
+        self.world().sandboxes.values_mut().for_each(|sandbox| sandbox.task = None);
+    }
+
     pub fn end(&self, name: &Name, pid: u32, code: u32) {
         let exit = Exit { code, oom_killed: false, at: SystemTime::now() };
         if let Some(task) = self.world().sandboxes.get_mut(name).and_then(|sandbox| sandbox.task.as_mut())
@@ -89,7 +99,7 @@ impl FakeRuntime {
         {
             task.state = TaskState::Exited(exit);
         }
-        let _ = self.events.send(RuntimeEvent::Exited { name: name.clone(), pid });
+        let _ = self.events.lock().unwrap().send(RuntimeEvent::Exited { name: name.clone(), pid });
     }
 
     fn enter(&self, call: &'static str) -> Result<MutexGuard<'_, World>, RuntimeError> {
@@ -204,7 +214,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
-        self.events.subscribe()
+        self.events.lock().unwrap().subscribe()
     }
 
     async fn version(&self) -> Result<String, RuntimeError> {

@@ -35,8 +35,10 @@
 //!   agent. Sandboxes without a row are removed.
 //! - Apply changes what a workload is, not whether it runs: one that an operator stopped stays
 //!   stopped, with its new spec, until `start`.
-//! - A task that vanished without a trace (the host went down) is started again, unless its
-//!   workload is to stand still.
+//! - A `restart` is part of the row: an agent that dies right after it leaves the intent.
+//! - A task that vanished without a trace (the host or its engine went down) is started again,
+//!   unless its workload is to stand still or to run once: a run of policy `never` that had begun
+//!   is over, and counts as failed.
 
 mod actor;
 mod adapters;

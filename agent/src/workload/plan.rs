@@ -226,11 +226,12 @@ fn keep_stopping(desired: &Desired, volatile: &Volatile, task: &Task, now: Insta
 }
 
 /// First the evidence is kept, then the task goes. The end of a task that never ran, or that the
-/// agent stopped in order to start it anew, says nothing about the workload.
+/// agent stopped (or was to stop) in order to start it anew, says nothing about the workload.
 fn bury(desired: &Desired, volatile: &Volatile, task: &Task, exit: &Exit) -> Next {
     let to_restart =
         desired.wants_run() && volatile.stopping.is_some_and(|stopping| stopping.pid == task.pid);
-    let counts = volatile.never_ran != Some(task.pid) && !to_restart;
+    let stale = desired.wants_run() && volatile.restart_due == Some(task.pid);
+    let counts = volatile.never_ran != Some(task.pid) && !to_restart && !stale;
     if counts && volatile.recorded.as_ref().map(|kept| kept.at) != Some(exit.at) {
         Next::Do(Step::Record(exit.clone()))
     } else {
@@ -240,6 +241,11 @@ fn bury(desired: &Desired, volatile: &Volatile, task: &Task, exit: &Exit) -> Nex
 
 fn idle(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instant) -> Next {
     stand_still(desired, observed, volatile, now).unwrap_or(Next::Idle)
+}
+
+/// Whether a second run needs an operator, however the first one ended.
+pub(super) fn runs_once(desired: &Desired) -> bool {
+    desired.spec.restart_policy() == RestartPolicy::Never
 }
 
 /// Whether the policy says that the last end was the last.

@@ -252,8 +252,12 @@ impl Workloads {
                 None => Ok(None),
             })
             .await?;
-        let record =
-            Record { restarts: kept.restarts, last_exit: kept.last_exit.clone(), ..Record::default() };
+        let record = Record {
+            restarts: kept.restarts,
+            last_exit: kept.last_exit.clone(),
+            begun: kept.begun,
+            ..Record::default()
+        };
         let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
         let desired = Desired::of(&kept, address, self.parts.next_revision());
         self.spawn(desired, record, Observed { sandbox, ..Observed::default() });

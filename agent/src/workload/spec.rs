@@ -35,14 +35,14 @@ pub(super) struct Desired {
     pub revision: u64,
     /// Rises when counting begins anew: a changed spec, a `start`, a `restart`.
     pub epoch: u64,
-    /// Rises when a `restart` asks for a new run of the same spec.
+    /// Epoch of the last `restart`, which asks for a new run of the same spec.
     pub restart: u64,
     /// Rises when something asks to try again at once what failed.
     pub nudge: u64,
 }
 
 impl Desired {
-    /// What a row says, with all counters at their start.
+    /// What a row says.
     pub fn of(kept: &Kept, address: Option<Address>, revision: u64) -> Self {
         Self {
             name: kept.name.clone(),
@@ -56,8 +56,8 @@ impl Desired {
             stop_grace: kept.stop_grace,
             address,
             revision,
-            epoch: 0,
-            restart: 0,
+            epoch: kept.epoch,
+            restart: kept.restart,
             nudge: 0,
         }
     }

@@ -3,12 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use capsule_proto::{
-    timestamp,
+    system_time, timestamp,
     v1::{self, DesiredState, Phase},
 };
 
 use super::{
     plan::{self, Observed, Volatile},
+    probe::Answer,
     spec::Desired,
 };
 use crate::runtime::{Exit, Task, TaskState};
@@ -25,7 +26,10 @@ pub(super) struct Record {
     pub started_at: Option<SystemTime>,
     /// Ends in a row within ten seconds of their start.
     pub quick_ends: u32,
-    pub ready: bool,
+    /// What the readiness probe says.
+    pub answer: Answer,
+    /// Epoch of the last run known to have begun; see `table::begin`.
+    pub begun: u64,
     /// What the actor is at, where that has a phase of its own.
     pub doing: Option<Phase>,
 }
@@ -43,7 +47,7 @@ pub(super) fn compose(
     v1::WorkloadStatus {
         phase: phase as i32,
         reason,
-        ready: running && (desired.spec.readiness.is_none() || record.ready),
+        ready: running && (desired.spec.readiness.is_none() || record.answer.ready),
         pid: task.map_or(0, |task| task.pid),
         restarts: record.restarts,
         started_at: task.and(record.started_at).map(timestamp),
@@ -80,7 +84,7 @@ fn wanted(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &
         return if stopping {
             (Phase::Stopping, "it is stopped to be started anew".into())
         } else {
-            (Phase::Running, String::new())
+            (Phase::Running, unready(desired, record))
         };
     }
     let ended = || record.last_exit.as_ref().map_or_else(|| "it ended".into(), describe);
@@ -102,6 +106,16 @@ fn wanted(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &
     }
 }
 
+/// Why it runs and is not ready; empty where it is.
+fn unready(desired: &Desired, record: &Record) -> String {
+    match &record.answer {
+        Answer { ready: true, .. } => String::new(),
+        _ if desired.spec.readiness.is_none() => String::new(),
+        Answer { why, .. } if why.is_empty() => "its readiness was not probed yet".into(),
+        Answer { why, .. } => format!("its readiness probe fails: {why}"),
+    }
+}
+
 fn next_start(volatile: &Volatile) -> Option<SystemTime> {
     let failure = volatile.failure.as_ref().and_then(|failure| failure.retry_at);
     let at = failure.or(volatile.next_start)?;
@@ -120,11 +134,21 @@ pub(super) fn exit_status(exit: &Exit) -> v1::ExitStatus {
         signal: signal.map(|signal| signal.as_str().to_owned()).unwrap_or_default(),
         oom_killed: exit.oom_killed,
         at: Some(timestamp(exit.at)),
+        lost: false,
     }
+}
+
+/// The other way: what an earlier agent recorded is not recorded again.
+pub(super) fn recorded_exit(ended: &v1::ExitStatus) -> Option<Exit> {
+    let at = system_time(ended.at.as_ref()?);
+    Some(Exit { code: ended.code, oom_killed: ended.oom_killed, at })
 }
 
 /// One clause: `it ended with exit code 3`.
 pub(super) fn describe(exit: &v1::ExitStatus) -> String {
+    if exit.lost {
+        return "it was lost: its host or its engine went down, and nobody saw how it ended".into();
+    }
     match (exit.oom_killed, exit.signal.as_str()) {
         (true, _) => "it was killed by the kernel for using more memory than its limit (OOM)".into(),
         (false, "") => format!("it ended with exit code {}", exit.code),

@@ -24,10 +24,17 @@ pub(super) struct Kept {
     pub restarts: u32,
     pub last_exit: Option<v1::ExitStatus>,
     pub stop_grace: Option<Duration>,
+    /// Rises when counting begins anew: a changed spec, a `start`, a `restart`.
+    pub epoch: u64,
+    /// Epoch of the last `restart` that was asked for.
+    pub restart: u64,
+    /// Epoch of the last run that is known to have begun; kept only where it matters (see
+    /// [`begin`]).
+    pub begun: u64,
 }
 
 const COLUMNS: &str = "name, manifest, spec_hash, desired, generation, created_at, updated_at, restarts, \
-                       last_exit, stop_grace";
+                       last_exit, stop_grace, epoch, restart, begun";
 
 pub(super) fn all(db: &Connection) -> Result<Vec<Kept>, StoreError> {
     let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM workload ORDER BY name"))?;
@@ -44,7 +51,8 @@ pub(super) fn get(db: &Connection, name: &Name) -> Result<Option<Kept>, StoreErr
 pub(super) fn put(tx: &Transaction<'_>, kept: &Kept) -> Result<(), StoreError> {
     tx.prepare_cached(
         "INSERT OR REPLACE INTO workload (name, manifest, spec_hash, desired, generation, created_at, \
-         updated_at, restarts, last_exit, stop_grace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         updated_at, restarts, last_exit, stop_grace, epoch, restart, begun) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         kept.name.as_str(),
@@ -57,22 +65,31 @@ pub(super) fn put(tx: &Transaction<'_>, kept: &Kept) -> Result<(), StoreError> {
         kept.restarts,
         kept.last_exit.as_ref().map(prost::Message::encode_to_vec),
         kept.stop_grace.map(|grace| grace.as_secs() as i64),
+        kept.epoch as i64,
+        kept.restart as i64,
+        kept.begun as i64,
     ])?;
     Ok(())
 }
 
-/// Keeps how a run ended.
+/// Keeps how a run of `epoch` ended. Where another epoch was committed meanwhile, that end says
+/// nothing about it.
 pub(super) fn record(
     tx: &Transaction<'_>,
     name: &Name,
+    epoch: u64,
     restarts: u32,
     exit: &v1::ExitStatus,
 ) -> Result<(), StoreError> {
-    tx.prepare_cached("UPDATE workload SET restarts = ?, last_exit = ? WHERE name = ?")?.execute(params![
-        restarts,
-        exit.encode_to_vec(),
-        name.as_str()
-    ])?;
+    tx.prepare_cached("UPDATE workload SET restarts = ?, last_exit = ? WHERE name = ? AND epoch = ?")?
+        .execute(params![restarts, exit.encode_to_vec(), name.as_str(), epoch as i64])?;
+    Ok(())
+}
+
+/// Keeps that a run of `epoch` is about to begin.
+pub(super) fn begin(tx: &Transaction<'_>, name: &Name, epoch: u64) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE workload SET begun = ?1 WHERE name = ?2 AND epoch = ?1")?
+        .execute(params![epoch as i64, name.as_str()])?;
     Ok(())
 }
 
@@ -104,5 +121,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Kept> {
         restarts: row.get(7)?,
         last_exit,
         stop_grace: row.get::<_, Option<i64>>(9)?.map(|seconds| Duration::from_secs(seconds.max(0) as u64)),
+        epoch: row.get::<_, i64>(10)? as u64,
+        restart: row.get::<_, i64>(11)? as u64,
+        begun: row.get::<_, i64>(12)? as u64,
     })
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     WorkloadError, WorkloadParts, Workloads,
     fake::{FakeImages, FakeRuntime},
+    table,
 };
 use crate::{event::Events, runtime::RuntimeError, store::Store};
 
@@ -26,6 +27,7 @@ impl Bench {
 
     /// A new agent over the same state and the same runtime.
     async fn restart_agent(&mut self) {
+        self.runtime.forget_listeners();
         self.all = start(self.dir.path(), &self.runtime).await;
     }
 
@@ -55,14 +57,22 @@ impl Bench {
     }
 
     async fn until(&self, name: &str, phase: Phase) {
+        self.until_status(name, |status| status.phase() == phase).await;
+    }
+
+    async fn until_pid(&self, name: &str, is: impl Fn(u32) -> bool) {
+        self.until_status(name, |status| is(status.pid)).await;
+    }
+
+    async fn until_status(&self, name: &str, is: impl Fn(&v1::WorkloadStatus) -> bool) {
         let mut views = self.all.handle(name).unwrap().view();
         let reached = async {
-            while self.status(name).phase() != phase {
+            while !is(&self.status(name)) {
                 views.changed().await.unwrap();
             }
         };
         let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
-        assert!(reached.is_ok(), "never {phase:?}: {:?}", self.status(name));
+        assert!(reached.is_ok(), "it never was so: {:?}", self.status(name));
     }
 }
 
@@ -140,6 +150,44 @@ async fn stopped_stays_stopped_across_agents_and_applies_until_it_is_started() {
     bench.all.start_one("web").await.unwrap();
     bench.running("web").await;
     assert_eq!(bench.status("web").restarts, 0);
+}
+
+#[tokio::test]
+async fn a_restart_that_was_committed_is_made_by_the_next_agent_once() {
+    let mut bench = Bench::new().await;
+    bench.apply(always("a")).await;
+    let first = bench.running("web").await;
+    let asked = bench.all.parts.store.write(|tx| {
+        let mut kept = table::get(tx, &"web".parse().unwrap())?.unwrap();
+        kept.epoch += 1;
+        kept.restart = kept.epoch;
+        table::put(tx, &kept)
+    });
+    asked.await.unwrap();
+    bench.restart_agent().await;
+    bench.until_pid("web", |pid| pid > first).await;
+    let second = bench.status("web").pid;
+    bench.restart_agent().await;
+    assert_eq!(bench.running("web").await, second);
+    assert_eq!(bench.runtime.calls("start_task"), 2);
+}
+
+#[tokio::test]
+async fn what_the_host_lost_runs_again_unless_it_was_to_run_once() {
+    for (policy, phase) in
+        [(v1::RestartPolicy::Always, Phase::Running), (v1::RestartPolicy::Never, Phase::Failed)]
+    {
+        let mut bench = Bench::new().await;
+        bench.apply(web("a", policy)).await;
+        bench.running("web").await;
+        bench.runtime.lose_tasks();
+        bench.restart_agent().await;
+        bench.until("web", phase).await;
+        let lost = bench.status("web").last_exit.is_some_and(|exit| exit.lost);
+        assert_eq!(lost, policy == v1::RestartPolicy::Never);
+        bench.all.start_one("web").await.unwrap();
+        bench.running("web").await;
+    }
 }
 
 #[tokio::test]

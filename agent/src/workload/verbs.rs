@@ -25,7 +25,7 @@ impl Workloads {
         if runs && handle.desired().wants_run() {
             return Ok(handle);
         }
-        self.change(name, want_running, |new| new.epoch += 1).await
+        self.change(name, want_running).await
     }
 
     pub(super) async fn stop_one(
@@ -38,36 +38,35 @@ impl Workloads {
             kept.state = DesiredState::Stopped;
             kept.stop_grace = grace;
         };
-        self.change(name, edit, |_| {}).await
+        self.change(name, edit).await
     }
 
-    /// The new run is asked for in memory only: should the agent die now, the old one goes on.
+    /// Committed like any other wish: should the agent die now, the next one restarts it.
     pub(super) async fn restart_one(
         &self,
         name: &str,
         grace_seconds: Option<u32>,
     ) -> Result<Arc<Handle>, WorkloadError> {
         let grace = grace_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        let also = move |new: &mut Desired| {
-            new.epoch += 1;
-            new.restart += 1;
-            new.stop_grace = grace;
+        let edit = move |kept: &mut Kept| {
+            want_running(kept);
+            kept.restart = kept.epoch;
+            kept.stop_grace = grace;
         };
-        self.change(name, want_running, also).await
+        self.change(name, edit).await
     }
 
     pub(super) async fn delete_one(&self, name: &str) -> Result<(), WorkloadError> {
         if self.handle(name)?.desired().state == DesiredState::Deleted {
             return Ok(());
         }
-        self.change(name, |kept| kept.state = DesiredState::Deleted, |_| {}).await.map(drop)
+        self.change(name, |kept| kept.state = DesiredState::Deleted).await.map(drop)
     }
 
     async fn change(
         &self,
         name: &str,
         edit: impl FnOnce(&mut Kept) + Send + 'static,
-        also: impl FnOnce(&mut Desired),
     ) -> Result<Arc<Handle>, WorkloadError> {
         let name = self.handle(name)?.name.clone();
         let parts = self.parts.clone();
@@ -86,22 +85,14 @@ impl Workloads {
             Ok((kept, address, parts.next_revision()))
         });
         let (kept, address, revision) = written.await?;
-        Ok(self.set_kept(&kept, address, revision, |_, new| also(new)))
+        Ok(self.set_kept(&kept, address, revision))
     }
 
-    /// Hands a committed row on; `also` sees what was wanted before, where there was something.
-    pub(super) fn set_kept(
-        &self,
-        kept: &Kept,
-        address: Option<Address>,
-        revision: u64,
-        also: impl FnOnce(&Desired, &mut Desired),
-    ) -> Arc<Handle> {
+    /// Hands a committed row on.
+    pub(super) fn set_kept(&self, kept: &Kept, address: Option<Address>, revision: u64) -> Arc<Handle> {
         let mut new = Desired::of(kept, address, revision);
         if let Some(handle) = self.registry.get(&kept.name) {
-            let old = handle.desired();
-            (new.epoch, new.restart, new.nudge) = (old.epoch, old.restart, old.nudge);
-            also(&old, &mut new);
+            new.nudge = handle.desired().nudge;
         }
         self.set(new)
     }
@@ -109,6 +100,7 @@ impl Workloads {
 
 fn want_running(kept: &mut Kept) {
     kept.state = DesiredState::Running;
+    kept.epoch += 1;
     kept.restarts = 0;
     kept.last_exit = None;
     kept.stop_grace = None;

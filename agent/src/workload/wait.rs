@@ -79,10 +79,7 @@ impl Workloads {
             _ => "ready",
         };
         let mut text = format!("workload {name} is not {wish}: it is {phase}");
-        let mut reason = status.reason.clone();
-        if status.phase() == Phase::Running {
-            reason = "its readiness probe has not succeeded".into();
-        }
+        let reason = &status.reason;
         if !reason.is_empty() {
             text = format!("{text}: {reason}");
         }

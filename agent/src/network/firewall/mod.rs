@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     error::NetworkError,
     layout::{Layout, Member},
+    port,
 };
 use crate::sys::{nft, run::RunError};
 
@@ -48,6 +49,15 @@ impl Firewall {
     }
 }
 
+/// A port goes with the workload that was given it last: one that had it before is on its way to
+/// other ports, and two places for one port would be no map.
+fn add(members: &mut BTreeMap<Name, Member>, name: Name, member: Member) {
+    for (_, other) in members.iter_mut().filter(|(other, _)| **other != name) {
+        other.ports.retain(|held| !member.ports.iter().any(|port| port::collide(held, port)));
+    }
+    members.insert(name, member);
+}
+
 async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
     let mut members = BTreeMap::new();
     // What the kernel has; `None` while that is unknown.
@@ -57,7 +67,7 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
         let mut answers = Vec::with_capacity(batch.len());
         for (change, answer) in batch.drain(..) {
             match change {
-                Change::Add(name, member) => drop(members.insert(name, member)),
+                Change::Add(name, member) => add(&mut members, name, member),
                 Change::Remove(name) => drop(members.remove(&name)),
                 Change::Replace(all) => {
                     members = all;

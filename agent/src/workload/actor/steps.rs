@@ -13,8 +13,9 @@ use crate::{
     runtime::{Access, BindMount, RuntimeError, Setup, Task, TaskState, Whom},
     workload::{
         WorkloadError,
-        plan::{Step, Stopping},
-        spec, status,
+        plan::{self, Step, Stopping},
+        spec::{self, Desired},
+        status, table,
     },
 };
 
@@ -171,7 +172,21 @@ impl Actor {
         Ok(())
     }
 
+    /// Commits that a run begins, where the next agent must know: a restart is answered by it, or
+    /// it is the only one that may be.
+    async fn note_begin(&mut self) -> Result<(), WorkloadError> {
+        let Desired { epoch, restart, .. } = *self.desired;
+        let begun = self.record.begun;
+        if begun < restart || (plan::runs_once(&self.desired) && begun != epoch) {
+            let name = self.handle.name.clone();
+            self.parts.store.write(move |tx| table::begin(tx, &name, epoch)).await?;
+            self.record.begun = epoch;
+        }
+        Ok(())
+    }
+
     async fn start(&mut self, pid: u32) -> Result<(), WorkloadError> {
+        self.note_begin().await?;
         self.parts.runtime.start_task(&self.handle.name).await?;
         self.observed.set_task(Some(Task { pid, state: TaskState::Running }));
         self.volatile.never_ran = None;
@@ -226,10 +241,8 @@ impl Actor {
         {
             let status = status::exit_status(&exit);
             let (name, restarts, row) = (self.handle.name.clone(), self.record.restarts, status.clone());
-            self.parts
-                .store
-                .write(move |tx| crate::workload::table::record(tx, &name, restarts, &row))
-                .await?;
+            let epoch = self.desired.epoch;
+            self.parts.store.write(move |tx| table::record(tx, &name, epoch, restarts, &row)).await?;
             self.record.last_exit = Some(status);
         }
         self.observed.set_task(None);

@@ -63,10 +63,11 @@ pub fn status_text(workload: &Workload) -> String {
     remark.map_or_else(|| phase.to_string(), |remark| format!("{phase} ({remark})"))
 }
 
-/// `exit 1`, `SIGKILL`, `out of memory`.
+/// `exit 1`, `SIGKILL`, `out of memory`, `lost`.
 pub fn exit_text(exit: &ExitStatus) -> String {
     match exit {
         ExitStatus { oom_killed: true, .. } => "out of memory".to_owned(),
+        ExitStatus { lost: true, .. } => "lost".to_owned(),
         ExitStatus { signal, .. } if !signal.is_empty() => signal.clone(),
         ExitStatus { code, .. } => format!("exit {code}"),
     }
@@ -172,7 +173,7 @@ mod tests {
             status_text(&Workload { status: Some(status), ..Default::default() })
         };
         assert_eq!(of(ExitStatus { code: 3, ..Default::default() }), "CrashLoop (exit 3)");
-        let oom = ExitStatus { code: 137, signal: "SIGKILL".into(), oom_killed: true, at: None };
+        let oom = ExitStatus { code: 137, signal: "SIGKILL".into(), oom_killed: true, ..Default::default() };
         assert_eq!(of(oom), "CrashLoop (out of memory)");
     }
 
