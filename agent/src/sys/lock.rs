@@ -4,12 +4,18 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::file;
 
 const LOCK_FILE: &str = "agent.lock";
 const PID_FILE: &str = "agent.pid";
+/// For the last threads of a killed agent, and children that it was just forking, to let go.
+const DYING: Duration = Duration::from_secs(2);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why the directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +50,21 @@ pub struct StateLock {
 }
 
 impl StateLock {
-    /// Takes the lock and writes `agent.pid` (PID and start time), or names who holds it.
+    /// Takes the lock and writes `agent.pid` (PID and start time), or names who holds it. Blocks
+    /// while the one before is about to be gone.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io { dir: dir.into(), source };
         let path = dir.join(LOCK_FILE);
         let lock = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held { dir: dir.into(), holder: describe(holder(dir)) });
+        let deadline = Instant::now() + DYING;
+        while let Err(error) = lock.try_lock() {
+            match error {
+                TryLockError::Error(error) => return Err(failed(error)),
+                TryLockError::WouldBlock if lives(dir) || Instant::now() > deadline => {
+                    return Err(LockError::Held { dir: dir.into(), holder: describe(holder(dir)) });
+                }
+                TryLockError::WouldBlock => thread::sleep(LOCK_PAUSE),
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let pid_file = dir.join(PID_FILE);
         let pid = std::process::id();
@@ -77,6 +87,13 @@ pub fn holder(dir: &Path) -> Option<u32> {
     let (pid, start) = text.trim().split_once(' ')?;
     let (pid, start): (u32, u64) = (pid.parse().ok()?, start.parse().ok()?);
     (start_ticks(pid)? == start).then_some(pid)
+}
+
+/// Whether that agent is more than the rest of one that is ending.
+fn lives(dir: &Path) -> bool {
+    let stat = holder(dir).and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    let state = stat.as_deref().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn describe(holder: Option<u32>) -> String {

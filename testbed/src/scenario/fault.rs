@@ -47,6 +47,19 @@ impl Capsule<'_> {
         Ok(())
     }
 
+    /// What a power failure does, as far as processes go: all of them die at once. Then the host
+    /// comes back, and with it the agent alone.
+    pub async fn power_cycle(&self) -> Result<Process> {
+        // What is about to be forked may be missed by the first look.
+        while let all @ [_, ..] = self.processes().into_iter().collect::<Vec<_>>().as_slice() {
+            all.iter().for_each(|process| process.signal(Signal::SIGKILL));
+            if let Some(left) = all.iter().find(|process| !process.wait_gone(KILL_LIMIT)) {
+                bail!("PID {} of {} survives SIGKILL", left.pid, self.name);
+            }
+        }
+        self.start_agent().await
+    }
+
     /// That containerd.
     pub fn containerd(&self) -> Result<Process> {
         self.fleet.testbed().containerd(&self.name)

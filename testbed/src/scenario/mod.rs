@@ -17,6 +17,7 @@ mod capsule;
 mod fault;
 mod fleet;
 mod forge;
+mod manifest;
 mod operator;
 mod reach;
 mod report;
@@ -25,6 +26,7 @@ pub use self::{
     capsule::Capsule,
     fleet::{DIR, Fleet, FleetBuilder, wait_agent, wait_listens},
     forge::Forger,
+    manifest::{FOREVER, echo, labelled, shell},
     operator::{Operator, Output},
     reach::{http_get, tcp_echo, udp_echo},
 };
