@@ -103,7 +103,8 @@ async fn a_manifest_that_cannot_work_is_refused_before_anything_changes() -> Res
 
     let good = shell("good", FOREVER, "");
     let one = |rest: &str| shell("second", FOREVER, rest);
-    let two = |rest: &str| format!("{}---\n{}", shell("second", FOREVER, rest), shell("third", FOREVER, rest));
+    let two =
+        |rest: &str| format!("{}---\n{}", shell("second", FOREVER, rest), shell("third", FOREVER, rest));
     let shared = format!("kind: Volume\nname: shared\nsize: 16M\n---\n{}", two(&mounts("shared")));
     let image = |image: &str| format!("kind: Container\nname: second\ncontainer: {{ image: '{image}' }}\n");
     let vm = "kind: MicroVM\nname: second\nmicroVm: { image: alpine:3 }\n";
@@ -116,15 +117,21 @@ async fn a_manifest_that_cannot_work_is_refused_before_anything_changes() -> Res
         (vm.into(), &["second", "this capsule has no microVM runtime"]),
         (two(&publishes(9100)), &["host port 9100/tcp"]),
         (shared, &["volume shared is used by workload", "read-write"]),
-        (format!("{}---\n{}", one(""), one(&publishes(9200))), &["Container second is already described in line 2"]),
+        (
+            format!("{}---\n{}", one(""), one(&publishes(9200))),
+            &["Container second is already described in line 2"],
+        ),
         (format!("{good}---\n{}", one(&publishes(8080))), &["host port 8080/tcp"]),
         (format!("{good}---\n{}", one("  imagee: x\n")), &["12:3", "imagee", "image"]),
-        (one("  env: { A: '1', A: '2' }\n"), &["6:19", "A"]),
+        (one("  env: { A: '1', A: '2' }\n"), &["6:18", "the key \"A\" is already set"]),
     ];
     for (manifests, expected) in &cases {
         let refusal = a.apply_err(manifests).await?;
         for words in *expected {
-            ensure!(refusal.contains(words), "the refusal of\n{manifests}\ndoes not say {words:?}:\n{refusal}");
+            ensure!(
+                refusal.contains(words),
+                "the refusal of\n{manifests}\ndoes not say {words:?}:\n{refusal}"
+            );
         }
         let dry = with(&a, &["apply", "-f", "-", "--dry-run"], manifests).await?;
         ensure!(dry.code != 0, "a dry run promises what is refused: {}", dry.stdout);
@@ -172,8 +179,10 @@ async fn two_workloads_swap_a_port_and_a_volume_in_one_apply() -> Result<()> {
     let volumes = "kind: Volume\nname: v1\nsize: 16M\n---\nkind: Volume\nname: v2\nsize: 16M\n";
     let both = |one: (u16, &str), two: (u16, &str)| {
         let rest = |(port, volume): (u16, &str)| {
-            format!("  ports: [{{ containerPort: 8080, hostPort: {port} }}, {{ containerPort: 7000, hostPort: 0 }}]\n{}",
-                mounts(volume))
+            format!(
+                "  ports: [{{ containerPort: 8080, hostPort: {port} }}, {{ containerPort: 7000, hostPort: 0 }}]\n{}",
+                mounts(volume)
+            )
         };
         format!("{volumes}---\n{}---\n{}", echo("one", &rest(one)), echo("two", &rest(two)))
     };

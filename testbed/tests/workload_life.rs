@@ -193,7 +193,11 @@ async fn readiness_is_probed_and_a_failing_probe_says_why() -> Result<()> {
 }
 
 /// Reasons that `fleetctl events -f` prints about `subject`, up to the first `last`.
-async fn reasons_until(lines: &mut (impl AsyncBufRead + Unpin), subject: &str, last: &str) -> Result<Vec<String>> {
+async fn reasons_until(
+    lines: &mut (impl AsyncBufRead + Unpin),
+    subject: &str,
+    last: &str,
+) -> Result<Vec<String>> {
     let (mut reasons, mut line) = (Vec::new(), String::new());
     loop {
         line.clear();
@@ -245,7 +249,10 @@ async fn every_change_of_a_workload_is_an_event_as_it_happens() -> Result<()> {
     expect(&["Recreated", "Pulling", "BackOff"]).await?;
     a.fleetctl(&["workload", "delete", "w"]).await?.ok()?;
     let rest = reasons_until(&mut lines, "workload/w", "Deleted").await?;
-    ensure!(rest.iter().all(|reason| ["Pulling", "BackOff", "Deleting", "Deleted"].contains(&&**reason)), "{rest:?}");
+    ensure!(
+        rest.iter().all(|reason| ["Pulling", "BackOff", "Deleting", "Deleted"].contains(&&**reason)),
+        "{rest:?}"
+    );
     follower.kill().await?;
     fleet.passed();
     Ok(())

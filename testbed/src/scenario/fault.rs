@@ -31,6 +31,11 @@ impl Capsule<'_> {
         Ok(agent)
     }
 
+    /// Starts the agent and does not wait for anything.
+    pub fn spawn_agent(&self) -> Result<Process> {
+        self.fleet.testbed().ensure_agent(&self.name)
+    }
+
     /// `kill -9` and start.
     pub async fn restart_agent(&self) -> Result<Process> {
         self.kill_agent()?;
