@@ -104,7 +104,8 @@ async fn tell(a: &Capsule<'_>, name: &str, wish: Wish) -> Result<Option<bool>> {
     Ok(match answer["error"]["code"].as_str() {
         None if answer["ok"] == true => Some(true),
         Some("conflict" | "not-found") => Some(false),
-        Some("unreachable" | "unavailable" | "timed-out" | "local") | None => None,
+        // An agent that dies within a handshake looks like no capsule.
+        Some("unreachable" | "unavailable" | "timed-out" | "protocol" | "local") | None => None,
         Some(other) => bail!("{wish:?} of {name} ended with {other}: {}", output.stdout),
     })
 }
@@ -151,7 +152,7 @@ async fn harm_agent(a: &Capsule<'_>, seed: u64) -> Result<()> {
         } else {
             a.start_agent().await?;
         }
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..600))).await;
         a.kill_agent()?;
     }
     a.start_agent().await.map(drop)
@@ -315,7 +316,7 @@ async fn survive(harm: impl AsyncFnOnce(&Capsule<'_>, u64) -> Result<()>) -> Res
     let ((mut known, one), (more, two)) = (one?, two?);
     known.extend(more);
     eprintln!("{one} + {two} wishes were committed; known: {known:?}");
-    ensure!(one >= 10 && two >= 10, "hardly anything was done between the kills");
+    ensure!(one + two >= 20, "hardly anything was done between the kills");
     a.wait_healthy().await?;
     check(&a, &known).await?;
     ensure!(pids(&a).await? == first, "workloads that nobody touched were restarted");

@@ -46,7 +46,7 @@ use crate::{
     event::{Events, NewEvent},
     runtime::BindMount,
     store::Store,
-    sys::nft,
+    sys::{file, nft},
 };
 
 /// What the network must be told.
@@ -208,6 +208,11 @@ impl Network {
     ) -> Result<Vec<BindMount>, NetworkError> {
         let NetworkConfig { state_dir, resolv_conf, .. } = &self.inner.config;
         files::write(&state_dir.join("network"), resolv_conf, &self.inner.layout, name, reservation)
+    }
+
+    /// Removes what [`Network::resolver_files`] wrote for workloads that are not to be kept.
+    pub fn retain_files(&self, keep: &dyn Fn(&str) -> bool) {
+        file::retain_dirs(&self.inner.config.state_dir.join("network"), keep);
     }
 
     /// The bridge's prefixes, in CIDR form.

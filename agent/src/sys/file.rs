@@ -33,6 +33,20 @@ pub fn ensure_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
+/// Removes the directories in `dir` whose names `keep` does not want. What cannot be removed stays
+/// until the next time; it is in nobody's way.
+pub fn retain_dirs(dir: &Path, keep: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let unwanted = entry.file_name().to_str().is_some_and(|name| !keep(name));
+        if unwanted
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "a directory that nobody needs stays");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;

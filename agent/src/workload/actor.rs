@@ -358,12 +358,7 @@ impl Actor {
                 Ok::<_, WorkloadError>(())
             })
             .await?;
-        let logs = self.parts.log_dir(&self.handle.name);
-        if let Err(error) = tokio::fs::remove_dir_all(&logs).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %logs.display(), %error, "old logs stay");
-        }
+        self.parts.retain_files(|name| name != self.handle.name.as_str());
         self.tell("Deleted", "it is gone");
         let gone = self.registry.forget(&self.handle, self.desired.revision);
         if !gone {

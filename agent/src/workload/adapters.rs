@@ -75,6 +75,10 @@ impl NetworkSource for Network {
     fn resolver_files(&self, name: &Name, address: Option<&Address>) -> Result<Vec<BindMount>, NeedError> {
         Ok(self.resolver_files(name, address)?)
     }
+
+    fn retain_files(&self, keep: &dyn Fn(&str) -> bool) {
+        self.retain_files(keep);
+    }
 }
 
 #[async_trait]

@@ -81,6 +81,8 @@ pub trait NetworkSource: Send + Sync + 'static {
     async fn restore(&self, running: &[(Name, u32)]) -> Result<(), NeedError>;
     /// Files of name resolution to bind into the workload.
     fn resolver_files(&self, name: &Name, address: Option<&Address>) -> Result<Vec<BindMount>, NeedError>;
+    /// Removes those of workloads that are not to be kept.
+    fn retain_files(&self, keep: &dyn Fn(&str) -> bool);
 }
 
 /// Volumes. The first three run inside the caller's transaction.

@@ -30,6 +30,7 @@ use crate::{
     image::ImageUsers,
     runtime::{RuntimeEvent, Sandbox, SharedRuntime, TaskState, Whom},
     store::{Store, StoreError},
+    sys::file,
 };
 
 /// Pulls at once.
@@ -77,6 +78,14 @@ pub(super) struct Parts {
 impl Parts {
     pub fn log_dir(&self, name: &Name) -> PathBuf {
         self.state_dir.join("logs").join(name.as_str())
+    }
+
+    /// Removes logs and files of name resolution of workloads that are not to be kept.
+    pub fn retain_files(&self, keep: impl Fn(&str) -> bool) {
+        file::retain_dirs(&self.state_dir.join("logs"), &keep);
+        if let Some(network) = &self.network {
+            network.retain_files(&keep);
+        }
     }
 
     pub fn tmp_dir(&self) -> PathBuf {
@@ -151,6 +160,8 @@ impl Workloads {
         // Before the first look, so that nothing falls between the two.
         let runtime_events = all.parts.runtime.subscribe();
         let rows = all.parts.store.read(table::all).await?;
+        // An agent may have died between forgetting a workload and removing its files.
+        all.parts.retain_files(|name| rows.iter().any(|row| row.name.as_str() == name));
         let sandboxes = all.sandboxes().await;
         all.remove_orphans(&rows, &sandboxes).await;
         all.restore_links(&rows, &sandboxes).await;

@@ -60,13 +60,23 @@ impl Containerd {
 
     /// The PID of a task that was made before.
     async fn prepared(&self, name: &Name) -> Result<u32, RuntimeError> {
-        match self.process(name).await? {
-            Some(process) if process.status() != ProcessStatus::Stopped => Ok(process.pid),
-            _ => Err(RuntimeError::Engine {
-                attempt: format!("make the task of workload {name}"),
-                message: "an earlier task has ended and must be deleted first".to_owned(),
-            }),
-        }
+        let message = match self.process(name).await? {
+            Some(process) if process.status() != ProcessStatus::Stopped => return Ok(process.pid),
+            Some(_) => "an earlier task has ended and must be deleted first",
+            None => {
+                self.discard_shim(name).await?;
+                "an earlier try was cut short, and its rest is removed now"
+            }
+        };
+        let attempt = format!("make the task of workload {name}");
+        Err(RuntimeError::Engine { attempt, message: message.to_owned() })
+    }
+
+    /// A containerd that is killed while it makes a task leaves a shim without one: its successor
+    /// finds no task, and yet refuses another. Deleting the task ends the shim.
+    pub(super) async fn discard_shim(&self, name: &Name) -> Result<(), RuntimeError> {
+        let answer = self.tasks().delete(request(DeleteTaskRequest { container_id: name.to_string() })).await;
+        found(answer, format!("remove the rest of a task of workload {name}")).map(drop)
     }
 
     pub(super) async fn start_prepared(&self, name: &Name) -> Result<(), RuntimeError> {

@@ -1,0 +1,131 @@
+//! What a manifest asks for, seen from inside the container that has it.
+
+use anyhow::{Result, ensure};
+use testbed::scenario::{Capsule, FOREVER, Fleet, shell};
+
+/// What a shell in the workload prints.
+async fn sees(a: &Capsule<'_>, name: &str, script: &str) -> Result<String> {
+    Ok(a.exec(name, &["sh", "-c", script]).await?.stdout.trim().to_owned())
+}
+
+/// Its first process' capabilities, as `/proc` writes them.
+async fn capabilities(a: &Capsule<'_>, name: &str, set: &str) -> Result<u64> {
+    let text = sees(a, name, &format!("awk '/^{set}:/ {{print $2}}' /proc/1/status")).await?;
+    Ok(u64::from_str_radix(&text, 16)?)
+}
+
+/// Numbers of capabilities(7).
+const CHOWN: u64 = 1;
+const NET_RAW: u64 = 1 << 13;
+const SYS_ADMIN: u64 = 1 << 21;
+const SYS_TIME: u64 = 1 << 25;
+/// docker's and containerd's usual set.
+const USUAL: u64 = 0xa804_25fb;
+
+#[tokio::test]
+async fn every_field_of_a_manifest_is_so_inside_the_container() -> Result<()> {
+    let fleet = Fleet::netns(1).await?;
+    let a = fleet.capsule("a");
+    let shared = fleet.dir().join("shared");
+    std::fs::create_dir_all(&shared)?;
+    std::fs::write(shared.join("from-host"), "hello")?;
+    let at = shared.display();
+    let manifests = [
+        shell("plain", FOREVER, ""),
+        shell(
+            "dressed",
+            FOREVER,
+            "  env: { WHO: somebody, EMPTY: '' }\n  workingDir: /tmp\n  user: app\n  readOnlyRootfs: true\n",
+        ),
+        shell("numbers", FOREVER, "  user: '1234:5678'\n  env: [{ name: A, value: 'b c' }]\n"),
+        shell("capable", FOREVER, "  capabilities: { add: [SYS_TIME], drop: [CAP_CHOWN, net_raw] }\n"),
+        shell("bare", FOREVER, "  capabilities: { drop: [ALL] }\n"),
+        shell("limited", FOREVER, "  resources: { cpuMillis: 200, memoryMib: 48M, pidsMax: 24 }\n"),
+        shell("privileged", FOREVER, "  privileged: true\n"),
+        shell("host", FOREVER, "  hostPid: true\n  hostIpc: true\n  hostMount: true\n  networkMode: host\n"),
+        shell("alone", FOREVER, "  networkMode: none\n"),
+        shell(
+            "binds",
+            FOREVER,
+            &format!(
+                "  hostBindPaths:\n    - {{ hostPath: {at}, mountPath: /rw }}\n    - {{ hostPath: {at}, mountPath: /ro, readOnly: true }}\n"
+            ),
+        ),
+    ];
+    a.apply(&manifests.join("---\n")).await?;
+
+    ensure!(capabilities(&a, "plain", "CapEff").await? == USUAL);
+    ensure!(sees(&a, "plain", "awk '/^(NoNewPrivs|Seccomp):/ {print $2}' /proc/1/status").await? == "1\n2");
+    ensure!(sees(&a, "plain", "wc -c < /proc/kcore; ls /proc/acpi 2>/dev/null").await? == "0", "not masked");
+    ensure!(
+        sees(&a, "plain", "echo 1 2>/dev/null > /proc/sysrq-trigger || echo refused").await? == "refused"
+    );
+    ensure!(sees(&a, "plain", "mount -t tmpfs x /tmp 2>/dev/null || echo refused").await? == "refused");
+    ensure!(
+        sees(&a, "plain", "hostname; id -u; pwd; touch /x && echo written").await? == "plain\n0\n/\nwritten"
+    );
+    ensure!(sees(&a, "plain", "ps | grep -c '[c]apsuled'").await? == "0", "it sees the host's processes");
+
+    let dressed = "echo $WHO-$EMPTY-; pwd; id -un; touch /tmp/x 2>/dev/null || echo refused";
+    ensure!(sees(&a, "dressed", dressed).await? == "somebody--\n/tmp\napp\nrefused");
+    ensure!(sees(&a, "dressed", "stat -c %u:%g /proc/1").await? == "1000:1000");
+    ensure!(sees(&a, "dressed", "readlink /proc/self/cwd").await? == "/tmp");
+    ensure!(capabilities(&a, "dressed", "CapEff").await? == 0, "not root, and yet capable");
+    ensure!(sees(&a, "numbers", "echo \"$A\"; id -u; id -g").await? == "b c\n1234\n5678");
+
+    let capable = capabilities(&a, "capable", "CapEff").await?;
+    ensure!(capable == (USUAL | SYS_TIME) & !(CHOWN | NET_RAW), "{capable:x}");
+    ensure!(capabilities(&a, "bare", "CapBnd").await? == 0);
+    let privileged = capabilities(&a, "privileged", "CapEff").await?;
+    ensure!(privileged & SYS_ADMIN != 0 && privileged.count_ones() > 30, "{privileged:x}");
+    ensure!(
+        sees(
+            &a,
+            "privileged",
+            "awk '/^Seccomp:/ {print $2}' /proc/1/status; ls /dev | grep -c '^loop-control$'"
+        )
+        .await?
+            == "0\n1"
+    );
+    ensure!(sees(&a, "privileged", "mount -t tmpfs x /tmp && echo mounted").await? == "mounted");
+
+    limits(&a).await?;
+    let namespaces = |name: &'static str, kind: &'static str| {
+        let a = a.clone();
+        async move { sees(&a, name, &format!("readlink /proc/self/ns/{kind}")).await }
+    };
+    let host =
+        |kind: &str| anyhow::Ok(std::fs::read_link(format!("/proc/self/ns/{kind}"))?.display().to_string());
+    for kind in ["pid", "ipc"] {
+        ensure!(namespaces("host", kind).await? == host(kind)?, "host{kind} is not the host's");
+        ensure!(namespaces("plain", kind).await? != host(kind)?, "the host's {kind} without asking");
+    }
+    ensure!(sees(&a, "host", "ps | grep -c '[c]apsuled'").await? != "0", "hostPid does not show the agent");
+    ensure!(
+        sees(&a, "host", "test -d /host/proc && touch /host/x 2>/dev/null || echo refused").await?
+            == "refused"
+    );
+    ensure!(sees(&a, "host", "ip -o link | grep -c cap-").await? == "1", "not on the capsule's own network");
+    ensure!(sees(&a, "alone", "ip -o link | wc -l").await? == "1", "more than a loopback");
+    let binds =
+        "cat /ro/from-host; echo; touch /ro/x 2>/dev/null || echo refused; echo back > /rw/from-inside";
+    ensure!(sees(&a, "binds", binds).await? == "hello\nrefused");
+    ensure!(std::fs::read_to_string(shared.join("from-inside"))? == "back\n");
+    fleet.passed();
+    Ok(())
+}
+
+/// Limits are seen by what they stop, on hosts of either version of control groups.
+async fn limits(a: &Capsule<'_>) -> Result<()> {
+    let forks = "for i in $(seq 60); do sleep 3 & done 2>&1 | grep -c \"can't fork\"; true";
+    let refused = sees(a, "limited", forks).await?;
+    ensure!(refused.parse::<u32>()? > 0, "60 processes where 24 may be: {refused}");
+    a.wait_running("limited").await?;
+    let eat = a.exec("limited", &["sh", "-c", "head -c 100m /dev/zero | tail -n 1 > /dev/null"]).await?;
+    ensure!(eat.code != 0, "100 MiB where 48 may be");
+    let spin =
+        "t() { awk '{print $14+$15}' /proc/$1/stat; }; while :; do :; done & p=$!; sleep 2; t $p; kill $p";
+    let ticks: u32 = sees(a, "limited", spin).await?.parse()?;
+    ensure!((10..80).contains(&ticks), "{ticks} hundredths of a second of CPU in two seconds of 200 m");
+    Ok(())
+}
