@@ -23,7 +23,7 @@ const KILLS: u32 = 100;
 /// How often containerd does: its supervisor waits longer each time.
 const ENGINE_KILLS: u32 = 4;
 /// For everything to be as wanted once nobody is killed any more.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// What an operator may be sure of about one workload: it is one of these.
 type Possible = BTreeSet<State>;
@@ -57,11 +57,11 @@ impl Wish {
     /// What becomes of a workload where this is committed.
     fn on(self, state: State) -> State {
         match (self, state) {
-            (Self::Apply(number), State::Stopped(_)) => State::Stopped(number),
-            (Self::Apply(number), _) => State::Runs(number),
+            (Self::Apply(number), State::Stopped(_)) | (Self::Stop, State::Runs(number)) => {
+                State::Stopped(number)
+            }
+            (Self::Apply(number), _) | (Self::Start, State::Stopped(number)) => State::Runs(number),
             (Self::Delete, _) | (_, State::Absent) => State::Absent,
-            (Self::Stop, State::Runs(number)) => State::Stopped(number),
-            (Self::Start, State::Stopped(number)) => State::Runs(number),
             (_, state) => state,
         }
     }
@@ -259,7 +259,7 @@ fn children(dir: &Path) -> Vec<String> {
 }
 
 /// After everything was deleted: nothing but agent, engine and images is there.
-async fn check_empty(a: &Capsule<'_>, images: &BTreeSet<String>) -> Result<()> {
+fn check_empty(a: &Capsule<'_>, images: &BTreeSet<String>) -> Result<()> {
     let (state, none) = (a.state_dir(), BTreeSet::new());
     ensure!(ctr(a, &["containers", "list", "--quiet"])? == none);
     ensure!(ctr(a, &["tasks", "list", "--quiet"])? == none);
@@ -326,7 +326,7 @@ async fn survive(harm: impl AsyncFnOnce(&Capsule<'_>, u64) -> Result<()>) -> Res
     let delete: Vec<&str> =
         ["workload", "delete"].into_iter().chain(names.iter().map(String::as_str)).collect();
     a.fleetctl(&delete).await?.ok()?;
-    eventually(SETTLE, async || check_empty(&a, &images).await).await?;
+    eventually(SETTLE, async || check_empty(&a, &images)).await?;
     a.fleetctl(&["volume", "delete", "data"]).await?.ok()?;
     // The lowest free address is the one that was given first: none leaked.
     a.apply(&echo("last", "")).await?;
