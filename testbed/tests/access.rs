@@ -97,3 +97,25 @@ async fn a_capsule_with_another_certificate_is_not_talked_to() -> Result<()> {
     fleet.passed();
     Ok(())
 }
+
+#[tokio::test]
+async fn a_rotation_cut_short_goes_on_later_and_refused_calls_are_told() -> Result<()> {
+    let fleet = Fleet::builder(2).without_images().start().await?;
+    let (a, b) = (fleet.capsule("a"), fleet.capsule("b"));
+    let key = || std::fs::read(fleet.operator().config().join("key.pem"));
+    let old = key()?;
+    b.kill_agent()?;
+    fleet.fleetctl(&["key", "rotate"]).await?.expect_code(3)?;
+    ensure!(key()? == old, "the key was replaced although a capsule does not know the new one");
+    // It took the next key, and refuses the present one.
+    a.fleetctl(&["whoami"]).await?.expect_code(1)?;
+    b.start_agent().await?;
+    fleet.fleetctl(&["key", "rotate"]).await?.ok()?;
+    ensure!(key()? != old, "the key was not replaced");
+    fleet.fleetctl(&["--all", "whoami"]).await?.ok()?;
+    let info = a.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
+    ensure!(info["result"]["refusedCalls"].as_str().is_some_and(|count| count != "0"), "{info}");
+    ensure!(a.events().await?.contains("CallRefused"), "no event tells of the refusals");
+    fleet.passed();
+    Ok(())
+}
