@@ -6,6 +6,9 @@ use capsule_proto::DEFAULT_PORT;
 
 use crate::image::Mirror;
 
+/// The host's own list of resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// Settings of one agent.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -29,6 +32,10 @@ pub struct Config {
     #[arg(long, value_name = "CIDR")]
     pub bridge_subnet: Option<String>,
 
+    /// Where the resolvers are listed that answer workloads' questions about the outer world
+    #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
+    pub resolv_conf: PathBuf,
+
     /// Ask URL before the registry itself; may be repeated
     #[arg(long = "mirror", value_name = "REGISTRY=URL")]
     pub mirrors: Vec<Mirror>,
@@ -47,6 +54,7 @@ impl Config {
             hostname: None,
             containerd: "containerd".into(),
             bridge_subnet: None,
+            resolv_conf: RESOLV_CONF.into(),
             mirrors: Vec::new(),
             insecure_registries: Vec::new(),
         }

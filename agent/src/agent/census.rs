@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::engine::Engine;
 use crate::{
+    network::Network,
     node::{Census, Counts},
     runtime::SharedRuntime,
     store::StoreError,
@@ -19,6 +20,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_millis(500);
 
 struct All {
     workloads: Workloads,
+    network: Option<Network>,
     volumes: Option<Volumes>,
     runtime: SharedRuntime,
     /// Asked once: it hardly changes while the agent runs.
@@ -28,6 +30,7 @@ struct All {
 pub(super) fn of(engine: &Engine, workloads: &Workloads) -> Arc<dyn Census> {
     Arc::new(All {
         workloads: workloads.clone(),
+        network: engine.network.clone(),
         volumes: engine.volumes.clone(),
         runtime: engine.runtime.clone(),
         version: OnceCell::new(),
@@ -49,6 +52,7 @@ impl Census for All {
             workloads_running,
             volumes,
             containerd_version: version.ok().and_then(Result::ok).cloned().unwrap_or_default(),
+            warnings: self.network.as_ref().map(Network::warnings).unwrap_or_default(),
         })
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn network(
         capsule_id: identity.capsule_id().into(),
         state_dir: config.state_dir.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
-        resolv_conf: "/etc/resolv.conf".into(),
+        resolv_conf: config.resolv_conf.clone(),
     };
     Ok(Network::start(network, store.clone(), events.clone()).await?)
 }

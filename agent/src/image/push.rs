@@ -78,12 +78,34 @@ impl Push<'_> {
             unpack::unpack(self.engine, self.lease, &image, self.progress).await?;
             images.extend(names.into_iter().map(|name| (name, image.clone())));
         }
-        let mut made = Vec::new();
+        self.record(images).await
+    }
+
+    /// Sets all records or, where one cannot be set, puts those before it back as they were.
+    async fn record(&self, images: Vec<(String, Image)>) -> Result<Vec<(String, String)>, ImageError> {
+        let (mut made, mut before) = (Vec::new(), Vec::new());
         for (name, image) in images {
-            self.engine.set_record(&name, image.target).await?;
+            let old = self.engine.record(&name).await?.and_then(|record| record.target);
+            before.push((name.clone(), old));
+            if let Err(error) = self.engine.set_record(&name, image.target).await {
+                self.restore(before).await;
+                return Err(error);
+            }
             made.push((name, image.digest));
         }
         Ok(made)
+    }
+
+    async fn restore(&self, before: Vec<(String, Option<Descriptor>)>) {
+        for (name, old) in before {
+            let outcome = match old {
+                Some(target) => self.engine.set_record(&name, target).await.map(drop),
+                None => self.engine.delete_record(&name, Collect::Later).await,
+            };
+            if let Err(error) = outcome.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) }) {
+                tracing::warn!(%error, image = name, "a refused push left this name");
+            }
+        }
     }
 
     async fn target(&self, source: Source) -> Result<Descriptor, ImageError> {

@@ -4,6 +4,7 @@
 //! - `subnet.rs`, `port.rs`, `layout.rs`: the arithmetic, pure;
 //! - `plumbing.rs`: bridge and veths by netlink;
 //! - `firewall/`: a task that owns the two nftables tables;
+//! - `foreign.rs`: a task that looks for packet filters of others that stand in the way;
 //! - `dns/`: tasks that answer on the gateway's addresses; `files.rs`: resolv.conf and the like.
 //!
 //! All of it follows from SQLite and from who runs: a killed agent leaves the kernel's part
@@ -13,6 +14,7 @@ mod dns;
 mod error;
 mod files;
 mod firewall;
+mod foreign;
 mod layout;
 mod plumbing;
 mod port;
@@ -38,6 +40,7 @@ pub use error::NetworkError;
 use self::{
     dns::Names,
     firewall::{Change, Firewall, ruleset},
+    foreign::Foreign,
     layout::{Layout, Member, bridge_name},
     plumbing::Bridge,
     subnet::{Subnet4, Subnet6},
@@ -85,6 +88,7 @@ struct Inner {
     layout: Arc<Layout>,
     bridge: Bridge,
     firewall: Firewall,
+    foreign: Foreign,
     names: Names,
     /// The name service; it ends with the last handle.
     _dns: tokio::task::JoinSet<()>,
@@ -110,8 +114,9 @@ impl Network {
         let names = Names::default();
         let dns = dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
         let firewall = Firewall::start(layout.clone());
-        let network =
-            Self { inner: Arc::new(Inner { config, store, layout, bridge, firewall, names, _dns: dns }) };
+        let foreign = Foreign::watch(layout.bridge.clone(), events);
+        let inner = Inner { config, store, layout, bridge, firewall, foreign, names, _dns: dns };
+        let network = Self { inner: Arc::new(inner) };
         network.replace_members(network.attached().await?).await?;
         Ok(network)
     }
@@ -218,6 +223,11 @@ impl Network {
     /// The bridge's prefixes, in CIDR form.
     pub fn subnets(&self) -> (String, String) {
         (self.inner.layout.subnet4.to_string(), self.inner.layout.subnet6.to_string())
+    }
+
+    /// What on this host keeps traffic from workloads, each with its remedy.
+    pub fn warnings(&self) -> Vec<String> {
+        self.inner.foreign.warnings()
     }
 
     /// Removes bridge, veths and tables; `start` makes them again.

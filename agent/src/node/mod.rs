@@ -25,6 +25,8 @@ pub struct Counts {
     pub volumes: u32,
     /// Engine and version; empty where it does not answer.
     pub containerd_version: String,
+    /// What on the host stands in the way of workloads, each with its remedy.
+    pub warnings: Vec<String>,
 }
 
 /// Whoever can count.
@@ -93,6 +95,7 @@ impl Node {
             bridge_subnet: facts.subnets.0.clone(),
             bridge_subnet6: facts.subnets.1.clone(),
             refused_calls: identity.refused_calls(),
+            warnings: counts.warnings,
         })
     }
 }

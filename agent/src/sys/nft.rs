@@ -11,3 +11,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub async fn apply(script: &str) -> Result<(), RunError> {
     run("nft", &["-f", "-"], script.as_bytes(), DEADLINE).await.map(drop)
 }
+
+/// Every chain in the kernel, in nft's own JSON (libnftables-json(5)).
+pub async fn chains() -> Result<String, RunError> {
+    run("nft", &["--json", "list", "chains"], b"", DEADLINE).await.map(|output| output.stdout)
+}
+
+/// One table as nft writes it.
+pub async fn table(family: &str, name: &str) -> Result<String, RunError> {
+    run("nft", &["list", "table", family, name], b"", DEADLINE).await.map(|output| output.stdout)
+}

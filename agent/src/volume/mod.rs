@@ -125,7 +125,8 @@ impl Volumes {
         let error = failure.unwrap_or_else(|| match entry.state {
             State::Deleting => "it is being deleted".into(),
             State::Making => "it is being made".into(),
-            State::Ready | State::Growing => String::new(),
+            State::Ready => String::new(),
+            State::Growing => "it has its new size when it is mounted next: restart the workload that uses it".into(),
         });
         v1::Volume {
             used_bytes: self.used_bytes(&name),

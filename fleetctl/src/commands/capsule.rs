@@ -90,6 +90,7 @@ async fn info(session: &Session) -> Result<Exit> {
         wide("REFUSED"),
         wide("SUBNET"),
         wide("CAPABILITIES"),
+        column("WARNINGS"),
     ];
     let layout =
         Layout::table(columns, |info| vec![row(info)]).named(|info: &NodeInfo| vec![info.short_id.clone()]);
@@ -119,6 +120,7 @@ fn row(info: &NodeInfo) -> Vec<Cell> {
         info.refused_calls.to_string().into(),
         info.bridge_subnet.as_str().into(),
         info.capabilities.join(",").into(),
+        Cell::new(&info.warnings.join("; "), Tone::Warn),
     ]
 }
 

@@ -146,7 +146,10 @@ impl Get {
 
 impl Resize {
     async fn run(self, session: &Session) -> Result<Exit> {
-        let layout = said(|volume, _| format!("{} is now {}", volume.name, human::bytes(volume.size_bytes)));
+        let layout = said(|volume, _| match volume.error.as_str() {
+            "" => format!("{} is now {}", volume.name, human::bytes(volume.size_bytes)),
+            later => format!("{} will be {}: {later}", volume.name, human::bytes(volume.size_bytes)),
+        });
         gather(session, session.targets()?, session.timeout(PATIENT), layout, async |capsule| {
             let request = ResizeVolumeRequest { name: self.name.to_string(), size_bytes: self.size.bytes() };
             let answer = capsule.volumes().resize(request).await;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use capsule_proto::v1::WindowSize;
 use terminal_size::{Height, Width, terminal_size_of};
 
-pub use raw::RawMode;
+pub use raw::{RawMode, read_secret};
 pub use stdin::pieces;
 
 /// Size of the terminal behind a file, if it is one.

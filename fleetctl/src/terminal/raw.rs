@@ -1,8 +1,9 @@
-//! Raw mode: every key goes to the remote process, none to the local line discipline.
+//! Modes of the terminal: raw, where every key goes to the remote process and none to the local line
+//! discipline, and silent, for a secret.
 
 use std::io;
 
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 /// The terminal of stdin is raw while this lives; dropping it, also in a panic, restores it.
 pub struct RawMode {
@@ -18,6 +19,26 @@ impl RawMode {
         termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw)?;
         Ok(Self { saved })
     }
+
+    /// Lines as ever, but nothing typed is shown.
+    fn silent() -> io::Result<Self> {
+        let saved = termios::tcgetattr(io::stdin())?;
+        let mut silent = saved.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent)?;
+        Ok(Self { saved })
+    }
+}
+
+/// Asks on the terminal for a line that is not shown.
+pub fn read_secret(prompt: &str) -> io::Result<String> {
+    let silence = RawMode::silent()?;
+    eprint!("{prompt}");
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    drop(silence);
+    eprintln!();
+    read.map(|_| line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
 impl Drop for RawMode {

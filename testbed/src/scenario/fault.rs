@@ -42,6 +42,13 @@ impl Capsule<'_> {
         self.start_agent().await
     }
 
+    /// `kill -9`, and start with these further words on the command line.
+    pub async fn restart_agent_with(&self, options: &[&str]) -> Result<Process> {
+        self.kill_agent()?;
+        self.fleet.testbed().set_options(&self.name, options)?;
+        self.start_agent().await
+    }
+
     /// `kill -9` of the containerd that the agent supervises.
     pub fn kill_containerd(&self) -> Result<()> {
         let containerd = self.containerd()?;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::net::TcpStream;
 
-use super::{Capsule, Operator, eventually, report};
+use super::{Capsule, Operator, Relay, eventually, report};
 use crate::{
     fixtures,
     registry::{Access, Registry},
@@ -142,6 +142,12 @@ impl Fleet {
     /// Starts a registry that every capsule reaches.
     pub fn registry(&self, access: Access) -> Result<Registry> {
         Registry::start(&mut self.testbed(), access)
+    }
+
+    /// Starts a relay to a server, such as a registry, that every capsule reaches.
+    pub fn relay(&self, server: &str, bytes_per_second: u64) -> Result<Relay> {
+        let server = server.parse().with_context(|| format!("{server:?} is not ADDRESS:PORT"))?;
+        Relay::start(self.operator_address(), server, bytes_per_second)
     }
 
     /// The substrate, for what this type does not offer.

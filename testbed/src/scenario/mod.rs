@@ -20,6 +20,7 @@ mod forge;
 mod manifest;
 mod operator;
 mod reach;
+mod relay;
 mod report;
 
 pub use self::{
@@ -29,6 +30,7 @@ pub use self::{
     manifest::{FOREVER, echo, labelled, shell},
     operator::{Operator, Output},
     reach::{http_get, tcp_echo, udp_echo},
+    relay::Relay,
 };
 
 use std::time::{Duration, Instant};

@@ -27,6 +27,13 @@ impl Testbed {
         self.record.save()
     }
 
+    /// Gives the agent of a node further words from its next start on.
+    pub fn set_options(&mut self, node: &str, options: &[&str]) -> Result<()> {
+        let (position, _) = self.node(node)?;
+        self.record.nodes[position].options = options.iter().map(ToString::to_string).collect();
+        self.record.save()
+    }
+
     /// Starts the agent of a node, unless it runs.
     pub fn ensure_agent(&mut self, node: &str) -> Result<Process> {
         let (position, known) = self.node(node)?;
@@ -44,7 +51,8 @@ impl Testbed {
             .arg(&state)
             .args(["--listen", &format!("[::]:{}", capsule_proto::DEFAULT_PORT), "--hostname", node])
             .args(["--bridge-subnet", &plan.workloads(position)])
-            .args(["--insecure-registry", &plan.registry().to_string()]);
+            .args(["--insecure-registry", &plan.registry().to_string()])
+            .args(&known.options);
         let agent = self.spawn(&mut command, node)?;
         self.record.nodes[position].agent = Some(agent);
         self.record.save()?;

@@ -44,6 +44,9 @@ pub struct Node {
     pub agent: Option<Process>,
     /// Size of the file system of its own that its state directory has, where it has one.
     pub disk_bytes: Option<u64>,
+    /// Further words for its agent.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 impl Record {
@@ -98,7 +101,7 @@ fn path(name: &str) -> PathBuf {
 pub fn claim(request: &Request) -> Result<Record> {
     fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
     let _one_at_a_time = lock()?;
-    let node = |name: &String| Node { name: name.clone(), agent: None, disk_bytes: None };
+    let node = |name: &String| Node { name: name.clone(), agent: None, disk_bytes: None, options: Vec::new() };
     let mut record = match Record::load(&request.name)? {
         Some(known) if known.dir != request.dir => {
             bail!("testbed {} exists in {}; take it down first", known.name, known.dir.display())

@@ -83,10 +83,24 @@ impl Process {
 
     /// Memory it has resident.
     pub fn resident_bytes(self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(self, field: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the process is gone")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().next().context("no VmRSS")?.parse().context("no VmRSS")?;
-        Ok(kib * 1024)
+        let value = text.lines().find_map(|line| line.strip_prefix(field));
+        let kib = value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("no {field} in its status"))? * 1024)
+    }
+
+    /// Starts to measure the most memory it has resident anew (proc(5), `clear_refs`).
+    pub fn forget_peak(self) -> Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5").context("cannot reset VmHWM")
+    }
+
+    /// The most memory it has had resident.
+    pub fn peak_bytes(self) -> Result<u64> {
+        self.memory("VmHWM:")
     }
 
     /// Waits until it is gone; whether it is.

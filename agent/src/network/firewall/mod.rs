@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use capsule_proto::Name;
 use tokio::sync::{mpsc, oneshot};
 
+use self::ruleset::Old;
 use super::{
     error::NetworkError,
     layout::{Layout, Member},
@@ -62,6 +63,8 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
     let mut members = BTreeMap::new();
     // What the kernel has; `None` while that is unknown.
     let mut applied: Option<BTreeMap<Name, Member>> = None;
+    // Tables from before this task may be of another make.
+    let mut old = Old::Remove;
     let mut batch = Vec::new();
     while requests.recv_many(&mut batch, QUEUE).await > 0 {
         let mut answers = Vec::with_capacity(batch.len());
@@ -79,11 +82,20 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
         let outcome = if applied.as_ref() == Some(&members) {
             Ok(())
         } else {
-            nft::apply(&ruleset::render(&layout, &members)).await.map_err(Arc::new)
+            replace(&layout, &members, old).await.map_err(Arc::new)
         };
         applied = outcome.is_ok().then(|| members.clone());
+        old = if outcome.is_ok() { Old::Refill } else { Old::Remove };
         for answer in answers {
             drop(answer.send(outcome.clone()));
         }
     }
+}
+
+/// Tables that somebody removed meanwhile are made anew.
+async fn replace(layout: &Layout, members: &BTreeMap<Name, Member>, old: Old) -> Result<(), RunError> {
+    if old == Old::Refill && nft::apply(&ruleset::render(layout, members, Old::Refill)).await.is_ok() {
+        return Ok(());
+    }
+    nft::apply(&ruleset::render(layout, members, Old::Remove)).await
 }

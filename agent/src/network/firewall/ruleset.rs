@@ -2,6 +2,9 @@
 //! workloads, rules do not.
 //!
 //! `inet` holds addresses and ports; `bridge` makes every veth speak only for its own workload.
+//! What is dropped is counted, from the agent's start on: `spoofed` (a workload that speaks for
+//! somebody else), `loopback` (one that aims at the host's 127.0.0.0/8), `unasked` (from outside, to
+//! no published port).
 //! Limits: a port published on every address is not reachable at `[::1]`, since the kernel sends
 //! nothing from there to another link; `127.0.0.1` is.
 
@@ -18,10 +21,22 @@ use crate::network::{
     port::protocol_name,
 };
 
-/// The script of one transaction that replaces both tables.
-pub(crate) fn render(layout: &Layout, members: &BTreeMap<Name, Member>) -> String {
+/// What becomes of tables that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// They go with all that is in them, whoever made them.
+    Remove,
+    /// They were made by [`render`] of this very program: their counters count on.
+    Refill,
+}
+
+/// The script of one transaction that replaces what both tables hold.
+pub(crate) fn render(layout: &Layout, members: &BTreeMap<Name, Member>, old: Old) -> String {
     let table = layout.table();
-    let mut script = removal(layout);
+    let mut script = match old {
+        Old::Remove => removal(layout),
+        Old::Refill => emptying(&table),
+    };
     let _ = write!(script, "table inet {table} {{\n{}{}}}\n", sets(members), INET.trim_start_matches('\n'));
     let _ =
         write!(script, "table bridge {table} {{\n{}{}}}\n", ports(members), BRIDGE.trim_start_matches('\n'));
@@ -41,7 +56,24 @@ pub(crate) fn removal(layout: &Layout) -> String {
         .concat()
 }
 
+/// Takes rules and elements out and leaves counters.
+fn emptying(table: &str) -> String {
+    let mut script = format!("flush table inet {table}\nflush table bridge {table}\n");
+    for set in ["workload4", "workload6"] {
+        let _ = writeln!(script, "flush set inet {table} {set}");
+    }
+    for map in ["published4", "published4_at", "published6", "published6_at"] {
+        let _ = writeln!(script, "flush map inet {table} {map}");
+    }
+    for set in ["member4", "member6"] {
+        let _ = writeln!(script, "flush set bridge {table} {set}");
+    }
+    script
+}
+
 const INET: &str = "
+  counter loopback { }
+  counter unasked { }
   chain publish {
     iifname @BRIDGE ip daddr @GATEWAY4 th dport 53 return
     iifname @BRIDGE ip6 daddr @GATEWAY6 th dport 53 return
@@ -53,8 +85,8 @@ const INET: &str = "
   }
   chain martian {
     type filter hook prerouting priority raw; policy accept;
-    iifname @BRIDGE ip saddr 127.0.0.0/8 drop
-    iifname @BRIDGE ip daddr 127.0.0.0/8 drop
+    iifname @BRIDGE ip saddr 127.0.0.0/8 counter name loopback drop
+    iifname @BRIDGE ip daddr 127.0.0.0/8 counter name loopback drop
   }
   chain no_redirects {
     type filter hook output priority filter; policy accept;
@@ -84,18 +116,19 @@ const INET: &str = "
     ct state invalid drop
     iifname @BRIDGE accept
     ct status dnat accept
-    drop
+    counter name unasked drop
   }
 ";
 
 const BRIDGE: &str = "
+  counter spoofed { }
   chain prerouting {
     type filter hook prerouting priority -300; policy accept;
     iifname != @VETHS accept
     iifname . ether saddr . ip saddr @member4 accept
     iifname . ether saddr . ip6 saddr @member6 accept
     iifname . ether saddr . arp saddr ip @member4 accept
-    drop
+    counter name spoofed drop
   }
 ";
 

@@ -1,13 +1,17 @@
 //! `fleetctl image pull`.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use capsule_proto::v1::{PullImageRequest, RegistryAuth};
 use clap::{Args, ValueHint};
 
 use super::show;
-use crate::{exit::Exit, gather::gather, session::Session};
+use crate::{exit::Exit, failure::usage, gather::gather, session::Session, terminal};
 
 /// Variable that carries a registry's password.
 const PASSWORD_VARIABLE: &str = "FLEETCTL_REGISTRY_PASSWORD";
@@ -21,8 +25,9 @@ pub struct Pull {
     /// User at the registry; used for this pull and not kept
     #[arg(long, value_name = "USER")]
     username: Option<String>,
-    /// File with the password or token; else the variable FLEETCTL_REGISTRY_PASSWORD
-    #[arg(long, value_name = "FILE", requires = "username", value_hint = ValueHint::FilePath)]
+    /// File with the password or token, - for stdin; else the variable FLEETCTL_REGISTRY_PASSWORD;
+    /// else the terminal is asked
+    #[arg(long, value_name = "FILE|-", requires = "username", value_hint = ValueHint::FilePath)]
     password_file: Option<PathBuf>,
 }
 
@@ -43,14 +48,25 @@ impl Pull {
     fn auth(&self) -> Result<Option<RegistryAuth>> {
         let Some(username) = self.username.clone() else { return Ok(None) };
         let password = match &self.password_file {
-            Some(path) => fs::read_to_string(path)
-                .with_context(|| format!("cannot read the password from {}", path.display()))?
-                .trim_end_matches(['\n', '\r'])
-                .to_owned(),
-            None => env::var(PASSWORD_VARIABLE).map_err(|_| {
-                crate::failure::usage(format!("give --password-file, or set {PASSWORD_VARIABLE}"))
-            })?,
+            Some(path) => read_password(path)?,
+            None => match env::var(PASSWORD_VARIABLE) {
+                Ok(password) => password,
+                Err(_) => ask(&username)?,
+            },
         };
         Ok(Some(RegistryAuth { username, password }))
     }
+}
+
+fn read_password(path: &Path) -> Result<String> {
+    let text = if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
+    let text = text.with_context(|| format!("cannot read the password from {}", path.display()))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn ask(username: &str) -> Result<String> {
+    if !io::stdin().is_terminal() {
+        return Err(usage(format!("no password: give --password-file, or set {PASSWORD_VARIABLE}")));
+    }
+    terminal::read_secret(&format!("Password of {username}: ")).context("cannot ask for the password")
 }
