@@ -102,7 +102,8 @@ impl Push<'_> {
                 Some(target) => self.engine.set_record(&name, target).await.map(drop),
                 None => self.engine.delete_record(&name, Collect::Later).await,
             };
-            if let Err(error) = outcome.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) }) {
+            if let Err(error) = outcome.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
+            {
                 tracing::warn!(%error, image = name, "a refused push left this name");
             }
         }

@@ -203,7 +203,7 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
         OciError::RequestError(error) => ImageError::Network {
             reference: whole.clone(),
             registry: registry.clone(),
-            detail: crate::status::chain(&error.without_url()),
+            detail: explained(crate::status::chain(&error.without_url()), &registry),
         },
         OciError::IoError(error) => broken(reference, &error),
         OciError::RegistryError { envelope, .. } => {
@@ -225,6 +225,18 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
             detail: error.to_string(),
         },
         other => answered(NO_STATUS, other.to_string()),
+    }
+}
+
+/// A server that answers TLS with something else mostly speaks plain HTTP.
+fn explained(detail: String, registry: &str) -> String {
+    if detail.contains("InvalidContentType") {
+        format!(
+            "it does not speak TLS. Where it speaks plain HTTP and you trust the network to it, start the agent \
+             with --insecure-registry {registry}"
+        )
+    } else {
+        detail
     }
 }
 

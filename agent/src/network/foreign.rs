@@ -47,8 +47,10 @@ async fn look_for_ever(bridge: String, found: Arc<Mutex<BTreeSet<Chain>>>, event
     loop {
         match look(&bridge).await {
             Ok(now) => {
-                let before =
-                    std::mem::replace(&mut *found.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+                let before = std::mem::replace(
+                    &mut *found.lock().unwrap_or_else(PoisonError::into_inner),
+                    now.clone(),
+                );
                 for chain in now.difference(&before) {
                     let event = NewEvent::new("node", "", "ForwardingBlocked", chain.warning(&bridge));
                     events.emit(event.warning());
@@ -109,7 +111,8 @@ struct Object {
 fn dropping(json: &str) -> BTreeSet<Chain> {
     let listing = serde_json::from_str(json).unwrap_or(Listing { nftables: Vec::new() });
     let chains = listing.nftables.into_iter().filter_map(|object| object.chain);
-    let forwards = |chain: &Chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet") && chain.hook == "forward";
+    let forwards =
+        |chain: &Chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet") && chain.hook == "forward";
     chains.filter(|chain| forwards(chain) && chain.policy == "drop").collect()
 }
 

@@ -126,7 +126,9 @@ impl Volumes {
             State::Deleting => "it is being deleted".into(),
             State::Making => "it is being made".into(),
             State::Ready => String::new(),
-            State::Growing => "it has its new size when it is mounted next: restart the workload that uses it".into(),
+            State::Growing => {
+                "it has its new size when it is mounted next: stop the workload that uses it, and start it again".into()
+            }
         });
         v1::Volume {
             used_bytes: self.used_bytes(&name),

@@ -108,11 +108,9 @@ impl Capsule<'_> {
     /// ([`super::FleetBuilder::disk`]), down to `left` bytes.
     pub fn fill_disk(&self, left: u64) -> Result<()> {
         let path = self.ballast();
-        let testbed = self.fleet.testbed();
-        if testbed.node(&self.name)?.1.disk_bytes.is_none() {
+        if self.fleet.testbed().node(&self.name)?.1.disk_bytes.is_none() {
             bail!("{} has no disk of its own to fill: build the fleet with .disk()", self.name);
         }
-        drop(testbed);
         let at = || format!("cannot fill {}", path.display());
         let mut file = File::options().create(true).append(true).open(&path).with_context(at)?;
         let chunk = vec![0; 64 * 1024];

@@ -27,8 +27,7 @@ impl Relay {
     /// Passes connections to `address` on to `server`; each gets at most `bytes_per_second` back.
     pub(super) fn start(address: Ipv4Addr, server: SocketAddr, bytes_per_second: u64) -> Result<Self> {
         let listener = TcpListener::bind((address, 0)).context("cannot listen for a relay")?;
-        let relay =
-            Self { address: listener.local_addr()?, passed: Arc::default(), ended: Arc::default() };
+        let relay = Self { address: listener.local_addr()?, passed: Arc::default(), ended: Arc::default() };
         let (passed, ended) = (relay.passed.clone(), relay.ended.clone());
         thread::spawn(move || {
             for client in listener.incoming().flatten() {

@@ -101,7 +101,8 @@ fn path(name: &str) -> PathBuf {
 pub fn claim(request: &Request) -> Result<Record> {
     fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
     let _one_at_a_time = lock()?;
-    let node = |name: &String| Node { name: name.clone(), agent: None, disk_bytes: None, options: Vec::new() };
+    let node =
+        |name: &String| Node { name: name.clone(), agent: None, disk_bytes: None, options: Vec::new() };
     let mut record = match Record::load(&request.name)? {
         Some(known) if known.dir != request.dir => {
             bail!("testbed {} exists in {}; take it down first", known.name, known.dir.display())

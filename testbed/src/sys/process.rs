@@ -31,6 +31,7 @@ pub struct Process {
 struct Stat {
     state: char,
     parent: u32,
+    threads: u32,
     start_ticks: u64,
     cpu_ticks: u64,
 }
@@ -46,6 +47,7 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        threads: fields.get(17)?.parse().ok()?,
         start_ticks: number(19)?,
         cpu_ticks: number(11)? + number(12)?,
     })
@@ -62,9 +64,12 @@ impl Process {
         Self::of(std::process::id())
     }
 
-    /// Whether it is still there, and not just waiting to be reaped.
+    /// Whether it is still there, and not just waiting to be reaped. A killed process whose first
+    /// thread has ended before the others still has its files and sockets.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z')
+        stat(self.pid).is_some_and(|stat| {
+            stat.start_ticks == self.start_ticks && (stat.state != 'Z' || stat.threads > 1)
+        })
     }
 
     /// Sends a signal, unless it is gone.

@@ -1,6 +1,9 @@
 //! Which cgroup hierarchy the host has, and what the kernel counts in it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Where the controllers are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ impl Cgroups {
     /// Whether swap can be limited; writing the limit fails where it cannot.
     pub(super) fn limits_swap(&self) -> bool {
         match self {
-            Self::Unified { .. } => std::path::Path::new("/proc/swaps").exists(),
+            Self::Unified { .. } => Path::new("/proc/swaps").exists(),
             Self::Legacy { memory: Some(root) } => root.join("memory.memsw.limit_in_bytes").exists(),
             Self::Legacy { memory: None } => false,
         }
@@ -72,6 +75,28 @@ impl Cgroups {
         };
         parse_oom_kills(&fs::read_to_string(file).unwrap_or_default())
     }
+}
+
+/// Removes a cgroup and all below it from every hierarchy; one that still has a process stays.
+/// Whether it is gone everywhere.
+pub(super) fn remove(cgroup: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (at, kind) = (fields.next()?, fields.next()?);
+        matches!(kind, "cgroup" | "cgroup2").then(|| Path::new(at).join(cgroup))
+    });
+    roots.fold(true, |gone, dir| remove_tree(&dir) && gone)
+}
+
+/// The kernel's files in it go with the directory itself, so this is not `remove_dir_all`.
+fn remove_tree(dir: &Path) -> bool {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    fs::remove_dir(dir).is_ok() || !dir.exists()
 }
 
 fn parse_oom_kills(text: &str) -> u64 {

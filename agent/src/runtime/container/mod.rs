@@ -30,7 +30,7 @@ pub(crate) mod testing;
 mod tests;
 mod user;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 use tonic::transport::Channel;
@@ -43,6 +43,9 @@ use crate::{
 
 /// Events that a slow subscriber may be behind before it is told to look at everything.
 const EVENT_BACKLOG: usize = 1024;
+/// Looks at control groups that should be empty, and the pause between two.
+const CGROUP_ATTEMPTS: u32 = 40;
+const CGROUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// What differs between capsules and machines.
 #[derive(Clone, Debug)]
@@ -117,11 +120,19 @@ impl Containerd {
         api::NAMESPACE
     }
 
-    /// Stops containerd itself. Running containers are not touched; only for an agent that was
-    /// told to stop everything, after it stopped them.
+    /// Stops containerd itself and removes its control groups. Running containers are not touched;
+    /// only for an agent that was told to stop everything, after it stopped them.
     pub async fn shutdown(&self) {
         self.follower.abort();
         self.supervisor.shutdown().await;
+        // Shims leave a moment after their task.
+        for _ in 0..CGROUP_ATTEMPTS {
+            if cgroup::remove(&self.cgroup_parent) {
+                return;
+            }
+            tokio::time::sleep(CGROUP_PAUSE).await;
+        }
+        tracing::warn!(cgroup = self.cgroup_parent, "a control group still has processes and stays");
     }
 
     /// What an agent that was killed may have left: execs nobody listens to, snapshots without a

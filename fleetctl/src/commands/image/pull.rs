@@ -59,7 +59,8 @@ impl Pull {
 }
 
 fn read_password(path: &Path) -> Result<String> {
-    let text = if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
+    let text =
+        if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
     let text = text.with_context(|| format!("cannot read the password from {}", path.display()))?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
