@@ -95,7 +95,9 @@ impl From<NetworkError> for Status {
     fn from(error: NetworkError) -> Self {
         let code = match error {
             NetworkError::Store(error) => return error.into(),
-            NetworkError::PortTaken { .. } | NetworkError::PortBusy { .. } => Code::FailedPrecondition,
+            NetworkError::PortTaken { .. }
+            | NetworkError::PortBusy { .. }
+            | NetworkError::PortPublished { .. } => Code::FailedPrecondition,
             NetworkError::Port { .. } | NetworkError::Subnet { .. } => Code::InvalidArgument,
             NetworkError::AddressesExhausted { .. } | NetworkError::PortsExhausted => Code::ResourceExhausted,
             _ => Code::Internal,

@@ -285,10 +285,13 @@ fn traces(capsule: &Capsule<'_>, short: &str, dir: &Path) -> Result<Vec<String>>
             .extend(file.starts_with(&dir.display().to_string()).then(|| format!("loop device over {file}")));
     }
     let groups = sys::run(
-        Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &format!("capsule-{short}*")]),
+        Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/capsule-{short}*")]),
         "",
     )?;
-    found.extend(groups.lines().map(|group| format!("control group {group}")));
+    for group in groups.lines() {
+        let within = std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
+        found.push(format!("control group {group} with processes {within:?}"));
+    }
     let needle = dir.display().to_string();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -331,7 +334,10 @@ async fn two_agents_in_one_namespace_keep_apart_and_down_takes_all_of_one() -> R
     fleet.expect_reachable("web@a", 8080).await?;
     fleet.expect_reachable("web@a", 8081).await?;
     let taken = neighbour.fleetctl(&["apply", "-f", "-"], &web).await?;
-    println!("a port of the other capsule: {taken:?}");
+    ensure!(
+        taken.code != 0 && taken.stderr.contains("8080") && taken.stderr.contains("capsule-"),
+        "{taken:?}"
+    );
 
     let short = short_id(neighbour.fleetctl(&["capsule", "info", "-o", "name"], "").await?).await?;
     ensure!(traces(&a, &short, &dir)?.len() > 8, "this test looks for the wrong traces");

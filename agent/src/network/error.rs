@@ -38,6 +38,18 @@ pub enum NetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// Another capsule on this host publishes the port.
+    #[error(
+        "host port {port}/{protocol} is published by {holder}, which runs on the same host; choose another hostPort"
+    )]
+    PortPublished {
+        /// Which.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: &'static str,
+        /// Short id of the capsule.
+        holder: String,
+    },
     /// A port or address that is none.
     #[error("workload {workload} asks for a port that cannot be: {reason}")]
     Port {

@@ -35,7 +35,7 @@ impl Layout {
 
     /// Name of the table, in both families.
     pub(super) fn table(&self) -> String {
-        format!("capsule_{}", self.short)
+        table_name(&self.short)
     }
 
     /// What the names of this capsule's veths begin with.
@@ -74,6 +74,11 @@ impl Layout {
             IpAddr::V6(address) => self.subnet6.contains(address),
         }
     }
+}
+
+/// Name of the table of the capsule with these first four hex digits.
+pub(super) fn table_name(short: &str) -> String {
+    format!("capsule_{short}")
 }
 
 /// What the names of all capsules' bridges begin with.

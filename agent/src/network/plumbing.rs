@@ -43,6 +43,13 @@ pub(super) fn taken(bridge: &str) -> io::Result<Vec<(IpAddr, u8)>> {
     Ok(foreign.map(|route| (route.destination, route.prefix)).collect())
 }
 
+/// First four hex digits of the other capsules that have a bridge here.
+pub(super) fn neighbours(bridge: &str) -> io::Result<Vec<String>> {
+    let links = link::links(&mut Netlink::open()?)?.into_iter();
+    let others = links.filter(|link| link.bridge && link.name != bridge);
+    Ok(others.filter_map(|link| link.name.strip_prefix(BRIDGE_PREFIX).map(str::to_owned)).collect())
+}
+
 /// Makes the bridge and sets what the kernel must allow.
 pub(super) fn ensure_bridge(layout: &Layout) -> Result<Bridge, NetworkError> {
     let name = &layout.bridge;

@@ -6,11 +6,14 @@ use capsule_proto::{Name, v1};
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    Network, Reservation,
+    Network, Reservation, blocking,
     error::NetworkError,
-    port::{self, Binding, Wanted},
+    layout::table_name,
+    plumbing,
+    port::{self, Binding, Wanted, protocol_name},
     table::{self, Held},
 };
+use crate::sys::nft;
 
 impl Network {
     /// Gives a bridged workload its address and its host ports; what it has already, it keeps,
@@ -59,7 +62,6 @@ impl Network {
 
     /// Refuses ports that a process of the host listens on. `except` are ports that are the
     /// caller's own already. Ports to be picked are probed when they are.
-    #[allow(clippy::unused_async)] // acting verbs are async, whatever they need today
     pub async fn check_host_ports(
         &self,
         ports: &[v1::Port],
@@ -76,6 +78,24 @@ impl Network {
             }
             let address: Option<IpAddr> = port.host_ip.parse().ok();
             Binding { protocol, address, port: number }.probe()?;
+            self.refuse_neighbours_port(protocol, number).await?;
+        }
+        Ok(())
+    }
+
+    /// A port that another agent in this network namespace publishes has no socket to be seen by.
+    async fn refuse_neighbours_port(&self, protocol: v1::Protocol, port: u16) -> Result<(), NetworkError> {
+        let bridge = self.inner.layout.bridge.clone();
+        let list =
+            move || plumbing::neighbours(&bridge).map_err(NetworkError::kernel("list the host's links"));
+        let published = format!("{} . {port} :", protocol_name(protocol));
+        for short in blocking(list).await? {
+            // One that is being taken down has no table any more.
+            let Ok(table) = nft::table("inet", &table_name(&short)).await else { continue };
+            if table.contains(&published) {
+                let (protocol, holder) = (protocol_name(protocol), format!("capsule-{short}"));
+                return Err(NetworkError::PortPublished { port, protocol, holder });
+            }
         }
         Ok(())
     }

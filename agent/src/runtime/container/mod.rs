@@ -44,7 +44,7 @@ use crate::{
 /// Events that a slow subscriber may be behind before it is told to look at everything.
 const EVENT_BACKLOG: usize = 1024;
 /// Looks at control groups that should be empty, and the pause between two.
-const CGROUP_ATTEMPTS: u32 = 40;
+const CGROUP_ATTEMPTS: u32 = 200;
 const CGROUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// What differs between capsules and machines.
