@@ -216,6 +216,8 @@ async fn a_foreign_filter_that_drops_what_is_forwarded_is_told_with_its_remedy()
         warning.map(str::to_owned).with_context(|| format!("no warning: {info}"))
     })
     .await?;
+    let told = a.fleetctl(&["capsule", "info"]).await?.ok()?;
+    ensure!(told.stderr.contains("warning: a: chain FORWARD of table ip filter"), "{told:?}");
     ensure!(a.events().await?.contains("ForwardingBlocked"));
     let remedy = warning
         .split_once("to let it pass: ")

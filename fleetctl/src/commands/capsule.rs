@@ -10,7 +10,7 @@ use crate::{
     gather::gather,
     output::{
         answer::Layout,
-        human,
+        clean, human,
         lines::{Sink, write_line},
         style::Tone,
         table::{Cell, column, wide},
@@ -90,12 +90,16 @@ async fn info(session: &Session) -> Result<Exit> {
         wide("REFUSED"),
         wide("SUBNET"),
         wide("CAPABILITIES"),
-        column("WARNINGS"),
     ];
+    let out = session.out;
     let layout =
         Layout::table(columns, |info| vec![row(info)]).named(|info: &NodeInfo| vec![info.short_id.clone()]);
     gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
-        Ok(capsule.node().get_info(GetInfoRequest {}).await?.into_inner())
+        let info = capsule.node().get_info(GetInfoRequest {}).await?.into_inner();
+        for warning in &info.warnings {
+            out.note(&format!("warning: {}: {}", capsule.target().name, clean::one_line(warning)));
+        }
+        Ok(info)
     })
     .await
 }
@@ -120,7 +124,6 @@ fn row(info: &NodeInfo) -> Vec<Cell> {
         info.refused_calls.to_string().into(),
         info.bridge_subnet.as_str().into(),
         info.capabilities.join(",").into(),
-        Cell::new(&info.warnings.join("; "), Tone::Warn),
     ]
 }
 

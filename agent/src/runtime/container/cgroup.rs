@@ -86,7 +86,7 @@ pub(super) fn remove(cgroup: &str) -> bool {
         let (at, kind) = (fields.next()?, fields.next()?);
         matches!(kind, "cgroup" | "cgroup2").then(|| Path::new(at).join(cgroup))
     });
-    roots.fold(true, |gone, dir| remove_tree(&dir) && gone)
+    roots.filter(|dir| !remove_tree(dir)).count() == 0
 }
 
 /// The kernel's files in it go with the directory itself, so this is not `remove_dir_all`.
