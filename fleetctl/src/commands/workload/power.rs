@@ -67,9 +67,10 @@ impl Start {
         gather_each(session, work, limit + MARGIN, layout(), async |capsule, name: String| {
             let answer = capsule.workloads().start(StartWorkloadRequest { name: name.clone() }).await;
             let started = named::workload(&capsule, &name, answer).await?.into_inner();
-            match self.wait {
-                true => wait(&out, &capsule, &name, WaitCondition::Ready, limit).await,
-                false => Ok(started),
+            if self.wait {
+                wait(&out, &capsule, &name, WaitCondition::Ready, limit).await
+            } else {
+                Ok(started)
             }
         })
         .await
@@ -86,9 +87,10 @@ impl Stop {
             let request = StopWorkloadRequest { name: name.clone(), grace_seconds };
             let answer = capsule.workloads().stop(request).await;
             let stopping = named::workload(&capsule, &name, answer).await?.into_inner();
-            match self.no_wait {
-                true => Ok(stopping),
-                false => wait(&out, &capsule, &name, WaitCondition::Stopped, limit).await,
+            if self.no_wait {
+                Ok(stopping)
+            } else {
+                wait(&out, &capsule, &name, WaitCondition::Stopped, limit).await
             }
         })
         .await
