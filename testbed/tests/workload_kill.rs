@@ -269,7 +269,7 @@ fn check_empty(a: &Capsule<'_>, images: &BTreeSet<String>) -> Result<()> {
     ensure!(veths(a)?.is_empty(), "{:?}", veths(a)?);
     ensure!(mounts_below(&state)?.is_empty(), "{:?}", mounts_below(&state)?);
     ensure!(loops_below(&state).is_empty(), "{:?}", loops_below(&state));
-    for dir in ["network", "logs", "tmp/exec", "volumes/mnt"] {
+    for dir in ["network", "logs", "tmp/exec"] {
         ensure!(children(&state.join(dir)).is_empty(), "{dir} holds {:?}", children(&state.join(dir)));
     }
     let shims = a.processes().iter().filter(|process| command_of(process.pid).contains("shim")).count();
