@@ -1,0 +1,18 @@
+//! Stories about real fleets, one file for each part of what a capsule promises.
+
+mod access;
+mod adoption;
+mod bridge;
+mod cli;
+mod docs;
+mod fleet;
+mod images;
+mod network;
+mod state;
+mod substrate;
+mod volumes;
+mod workload_apply;
+mod workload_inside;
+mod workload_kill;
+mod workload_life;
+mod workloads;
