@@ -1,13 +1,13 @@
 //! `capsuled`, the program.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use capsuled::{
     agent::{Agent, down},
     config::Config,
     logging::{self, LogRing},
-    sys::{file, limits},
+    sys::{file, limits, memory},
     workload::logs::pump,
 };
 use clap::{Parser, Subcommand};
@@ -17,6 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const WORKERS: usize = 2;
 /// Threads that wait for files and the kernel, at most.
 const BLOCKING_THREADS: usize = 16;
+/// How often memory that is not needed goes back to the system.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The agent of a capsule.
 ///
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    limits::bound_arenas();
+    memory::bound_malloc();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -93,10 +95,19 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
+        () = stay_small() => {}
     }
     tracing::info!("stopping; workloads go on");
     agent.stop().await;
     Ok(())
+}
+
+/// Starting, a pull or fifty applies at once need memory that an idle agent does not. Never ends.
+async fn stay_small() {
+    loop {
+        tokio::time::sleep(GIVE_BACK_INTERVAL).await;
+        memory::give_back();
+    }
 }
 
 async fn take_down(config: Config) -> anyhow::Result<()> {

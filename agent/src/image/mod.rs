@@ -13,6 +13,7 @@ mod archive;
 pub mod config;
 mod engine;
 mod error;
+mod grammar;
 mod manifest;
 mod progress;
 mod prune;
@@ -192,7 +193,7 @@ impl Images {
         let Some(digest) = reference.digest() else { return Ok(None) };
         let records = self.engine.list_records(Some(format!("target.digest=={digest}"))).await?;
         let same_repository = |name: &str| {
-            name.parse::<Reference>().is_ok_and(|other| {
+            grammar::parse(name).is_ok_and(|other| {
                 (other.registry(), other.repository()) == (reference.registry(), reference.repository())
             })
         };

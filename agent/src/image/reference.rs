@@ -2,19 +2,22 @@
 
 use oci_client::{ParseError, Reference};
 
-use super::ImageError;
+use super::{
+    ImageError,
+    grammar::{self, is_tag},
+};
 
 /// Of a refused text in an error, at most.
 const SHOWN_CHARS: usize = 128;
 
 /// Parses and normalises: registry `docker.io` and its `library/`, tag `latest` where there is
-/// neither tag nor digest. The grammar is that of the distribution project's `reference` package.
+/// neither tag nor digest.
 pub fn parse(text: &str) -> Result<Reference, ImageError> {
     let refuse = |reason: String| ImageError::Reference { text: shown(text), reason };
     if let Some(reason) = obvious_mistake(text) {
         return Err(refuse(reason));
     }
-    text.parse().map_err(|error| refuse(explain(text, &error)))
+    grammar::parse(text).map_err(|error| refuse(explain(text, &error)))
 }
 
 fn shown(text: &str) -> String {
@@ -68,12 +71,6 @@ fn explain(text: &str, error: &ParseError) -> String {
 /// In the parts between the host and the last.
 fn repository_has_uppercase(path: &str) -> bool {
     path.split('/').skip(usize::from(path.contains(['.', ':']))).any(|part| part.contains(char::is_uppercase))
-}
-
-fn is_tag(tag: &str) -> bool {
-    tag.len() <= 128
-        && !tag.starts_with(['.', '-'])
-        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 #[cfg(test)]

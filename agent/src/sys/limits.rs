@@ -17,10 +17,3 @@ pub fn raise_open_files() -> nix::Result<u64> {
     setrlimit(Resource::RLIMIT_NOFILE, allowed, hard)?;
     Ok(allowed)
 }
-
-/// Bounds the arenas that malloc makes for threads: each may keep what was freed in it.
-#[allow(unsafe_code)]
-pub fn bound_arenas() {
-    // SAFETY: mallopt takes two integers and touches only the allocator's own settings.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
-}

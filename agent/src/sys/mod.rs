@@ -6,6 +6,7 @@ pub mod limits;
 pub mod link;
 pub mod lock;
 pub mod loopdev;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod nft;

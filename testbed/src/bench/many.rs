@@ -38,9 +38,10 @@ async fn ours(fleet: &Fleet) -> Result<Duration> {
         |at| format!("kind: Container\nname: many-{at}\ncontainer: {{ image: {} }}\n", fixtures::ECHO);
     let manifests: Vec<String> = (0..COUNT).map(manifest).collect();
     let applied = capsule.apply(&manifests.join("---\n")).await?;
-    for at in 0..COUNT {
-        capsule.delete(&format!("many-{at}")).await?;
-    }
+    let names: Vec<String> = (0..COUNT).map(|at| format!("many-{at}")).collect();
+    let words: Vec<&str> =
+        ["workload", "delete"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    capsule.fleetctl(&words).await?.ok()?;
     Ok(applied.elapsed)
 }
 

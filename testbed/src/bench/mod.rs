@@ -16,9 +16,15 @@ mod simulated;
 mod start;
 pub mod stats;
 
-use anyhow::{Result, bail};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 
 use self::report::Row;
+
+/// Of one bench, so that all of them together end within ten minutes on any machine that keeps up;
+/// one that takes longer is reported as failed.
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// A bench by name.
 pub struct Bench {
@@ -64,7 +70,9 @@ pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
         eprintln!("{}: {} …", bench.name, bench.about);
-        match (bench.run)(effort).await {
+        let limit = format!("it did not end within {} s", LIMIT.as_secs());
+        let outcome = tokio::time::timeout(LIMIT, (bench.run)(effort)).await.context(limit);
+        match outcome.and_then(|measured| measured) {
             Ok(measured) => rows.extend(measured),
             // The others are worth their time all the same.
             Err(error) => rows.push(Row::failed(bench.name, &format!("{error:#}"))),

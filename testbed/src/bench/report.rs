@@ -104,11 +104,17 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// The whole report in Markdown: date, machine, table.
-pub fn markdown(rows: &[Row]) -> String {
+/// Processes that wanted to run in the last minute: what else went on shows in every figure.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
+/// The whole report in Markdown: date, machine, the [`load`] before it began, table.
+pub fn markdown(rows: &[Row], load: &str) -> String {
     let lines: String = rows.iter().map(|row| row.line() + "\n").collect();
     format!(
-        "Measured on {} on {}.\n\n\
+        "Measured on {} on {}; load before: {load}.\n\n\
          | what | ours, median / p95 | peer | median / p95 | ratio | limit | rounds |\n\
          |---|---|---|---|---|---|---|\n{lines}",
         jiff::Zoned::now().strftime("%Y-%m-%d"),
@@ -126,7 +132,7 @@ fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let model = model.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    format!("{cores} cores of {model}, {} GiB, Linux {}", kib >> 20, kernel.trim())
+    format!("{cores} cores of {model}, {} GiB, Linux {}", kib.div_ceil(1 << 20), kernel.trim())
 }
 
 #[cfg(test)]

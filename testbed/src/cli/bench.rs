@@ -29,8 +29,9 @@ impl BenchArgs {
             }
             return Ok(());
         }
+        let load = report::load();
         let rows = bench::run(&self.names, if self.quick { Effort::Quick } else { Effort::Full }).await?;
-        println!("{}", report::markdown(&rows));
+        println!("{}", report::markdown(&rows, &load));
         let exceeded = rows.iter().filter(|row| !row.is_kept()).count();
         if self.strict && exceeded > 0 {
             bail!("{exceeded} figures exceed their limits or could not be measured");

@@ -92,7 +92,9 @@ impl Ssh {
         write(
             &self.dir.join("sshd_config"),
             &format!(
-                "Port 22\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\n\
+                // A shell that sshd starts reads ~/.bashrc unless another runs it: what a machine keeps in there is
+                // not ssh's fault.
+                "SetEnv SHLVL=1\nPort 22\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\n\
                  PermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nUseDNS no\nMaxStartups 100\n"
             ),
         )?;
