@@ -72,7 +72,7 @@ pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {
         eprintln!("{}: {} …", bench.name, bench.about);
         let limit = format!("it did not end within {} s", LIMIT.as_secs());
         let outcome = tokio::time::timeout(LIMIT, (bench.run)(effort)).await.context(limit);
-        match outcome.and_then(|measured| measured) {
+        match outcome.flatten() {
             Ok(measured) => rows.extend(measured),
             // The others are worth their time all the same.
             Err(error) => rows.push(Row::failed(bench.name, &format!("{error:#}"))),
