@@ -127,7 +127,7 @@ mod tests {
         let started = Instant::now();
         let jobs = (0..4usize).map(|at| async move {
             let dead = at == 0;
-            tokio::time::sleep(Duration::from_millis(if dead { 500 } else { 5 * at as u64 })).await;
+            tokio::time::sleep(Duration::from_millis(if dead { 500 } else { at as u64 })).await;
             let failure = Failure::local("no answer");
             let result = if dead { Err(failure) } else { Ok(format!("w{at}")) };
             vec![Answer { at, capsule: format!("c{at}"), result }]

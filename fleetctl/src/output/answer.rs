@@ -1,10 +1,11 @@
 //! What capsules answered, printed as it comes.
 //!
 //! JSON, YAML, names and lines go out one answer at a time. A table waits for a first batch, so
-//! that its widths fit: until every capsule has answered, or until nothing has come for
-//! [`QUIET`]; from then on each answer is printed at once. So a dead capsule delays no live row.
+//! that its widths fit: until every capsule has answered, or until nothing has come for a part of
+//! the time that answers take; from then on each is printed at once. So a dead capsule delays no
+//! live row.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,8 +18,13 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// How long nothing must come before a table is begun without the capsules that are missing.
-pub const QUIET: Duration = Duration::from_millis(20);
+/// How long nothing must come before a table is begun without the capsules that are missing: this
+/// part of the time so far, so that nearby capsules are shown at once and far ones together …
+const QUIET_PART: u32 = 10;
+/// … but no less than answers of one batch are apart …
+const QUIET_MIN: Duration = Duration::from_millis(4);
+/// … and no more than an eye would miss.
+const QUIET_MAX: Duration = Duration::from_millis(20);
 
 /// One capsule's answer.
 #[derive(Debug)]
@@ -72,6 +78,7 @@ pub struct Printer<T> {
     pending: Vec<(usize, Vec<Row>)>,
     expected: usize,
     heard: usize,
+    started: Instant,
     write: fn(&Out, &str),
     complain: fn(&Out, &str),
 }
@@ -89,12 +96,14 @@ impl<T: Serialize> Printer<T> {
         };
         let write = |out: &Out, text: &str| out.text(text);
         let complain = |out: &Out, text: &str| out.error_bytes(text.as_bytes());
-        Self { out, layout, table, pending: Vec::new(), expected, heard: 0, write, complain }
+        let started = Instant::now();
+        Self { out, layout, table, pending: Vec::new(), expected, heard: 0, started, write, complain }
     }
 
     /// How long to wait for the next answer before [`Self::flush`] is due.
     pub fn patience(&self) -> Option<Duration> {
-        (!self.pending.is_empty()).then_some(QUIET)
+        let quiet = (self.started.elapsed() / QUIET_PART).clamp(QUIET_MIN, QUIET_MAX);
+        (!self.pending.is_empty()).then_some(quiet)
     }
 
     /// The same, writing elsewhere than to stdout.

@@ -44,7 +44,7 @@ fn printed() -> String {
 fn a_table_keeps_the_asked_order_when_all_answer_at_once() {
     let mut printer = printer(Format::Table, layout(), 2);
     printer.take(&[answer(1, "b", &["db"])]);
-    assert_eq!(printer.patience(), Some(QUIET));
+    assert!(printer.patience().is_some_and(|quiet| (QUIET_MIN..=QUIET_MAX).contains(&quiet)));
     assert_eq!(printed(), "");
     printer.take(&[answer(0, "a", &["web", "api"])]);
     assert_eq!(printed(), "CAPSULE  NAME\na        web\na        api\nb        db\n");
