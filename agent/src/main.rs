@@ -1,6 +1,6 @@
 //! `capsuled`, the program.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use capsuled::{
@@ -38,28 +38,25 @@ enum Command {
     Agent(Config),
     /// Stops the agent of a state directory and all it has started: workloads, containerd, network
     Down(Config),
-    /// Receives a workload's output; started by containerd
-    #[command(hide = true)]
-    LogPump {
-        /// Where the log is written
-        dir: PathBuf,
-    },
 }
 
 fn main() -> ExitCode {
+    if let Some(dir) = pump::asked_for(std::env::args_os()) {
+        return outcome(pump::run(&dir).with_context(|| format!("cannot write the log {}", dir.display())));
+    }
     let arguments = Arguments::parse();
-    let outcome = match (arguments.command, arguments.config) {
-        (Some(Command::LogPump { dir }), _) => {
-            pump::run(&dir).with_context(|| format!("cannot write the log {}", dir.display()))
-        }
+    outcome(match (arguments.command, arguments.config) {
         (Some(Command::Agent(config)), _) | (None, Some(config)) => run(run_agent(config)),
         (Some(Command::Down(config)), _) => run(take_down(config)),
         (None, None) => {
             eprintln!("capsuled: --state-dir is missing; `capsuled --help` tells more");
             return ExitCode::from(2);
         }
-    };
-    match outcome {
+    })
+}
+
+fn outcome(of: anyhow::Result<()>) -> ExitCode {
+    match of {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("capsuled: {error:#}");

@@ -111,7 +111,7 @@ impl From<WorkloadError> for Status {
         let code = match error {
             WorkloadError::Store(error) => return error.into(),
             WorkloadError::Runtime(error) => return error.into(),
-            WorkloadError::NotFound(_) => Code::NotFound,
+            WorkloadError::NotFound(_) | WorkloadError::Deleted => Code::NotFound,
             WorkloadError::Invalid(_) | WorkloadError::Name(_) | WorkloadError::Selector(_) => {
                 Code::InvalidArgument
             }

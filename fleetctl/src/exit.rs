@@ -15,6 +15,8 @@ impl Exit {
     pub const SOME: Self = Self(3);
     /// `diff --exit-code`: every capsule answered and something would change.
     pub const DIFFERENT: Self = Self(4);
+    /// By a signal, after cleaning up, as a shell reports SIGINT.
+    pub const INTERRUPTED: Self = Self(130);
     /// Nobody reads the output any more, as a shell reports SIGPIPE.
     pub const PIPE: Self = Self(141);
 }

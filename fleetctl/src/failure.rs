@@ -30,6 +30,11 @@ impl Failure {
         self
     }
 
+    /// Whether the capsule may be back later and then answer otherwise.
+    pub fn is_lost_connection(&self) -> bool {
+        matches!(self.code, "unreachable" | "unavailable" | "timed-out")
+    }
+
     /// Whether the capsule said that what was named does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code == "not-found"

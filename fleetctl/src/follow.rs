@@ -1,6 +1,6 @@
 //! Streams of many capsules, merged as they come: logs and events.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use capsule_client::{CallError, Capsule, FanOut, Target, fan_out};
@@ -22,22 +22,44 @@ use crate::{
     session::Session,
 };
 
+/// Between attempts to get a broken stream back: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Messages that may wait to be printed; past that the capsules wait.
 const BACKLOG: usize = 256;
 
+/// What becomes of a stream whose connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It has ended, with an error.
+    End,
+    /// It goes on once the capsule is back: behind the last message, so that none is lost or doubled.
+    Resume,
+}
+
+impl Lost {
+    /// Of a stream that goes on for ever, or ends by itself.
+    pub fn when(follow: bool) -> Self {
+        if follow { Self::Resume } else { Self::End }
+    }
+}
+
 /// Opens a stream for each argument on each capsule and prints every message: as JSON or YAML
 /// where that is asked for, else through `show`, which gets the prefix of the line.
+///
+/// `open` gets the last message that came, where a stream that once was open is to be
+/// [resumed](Lost::Resume) behind it.
 pub async fn follow<A, M, F, Fut>(
     session: &Session,
     work: Vec<(Target, Vec<A>)>,
     label: impl Fn(&A) -> String,
+    lost: Lost,
     open: F,
     mut show: impl FnMut(&Out, &str, M),
 ) -> Result<Exit>
 where
     A: Clone,
-    M: Serialize,
-    F: Fn(Capsule, A) -> Fut,
+    M: Serialize + Clone,
+    F: Fn(Capsule, A, Option<M>) -> Fut,
     Fut: Future<Output = Result<Streaming<M>, Failure>>,
 {
     let out = session.out;
@@ -54,12 +76,9 @@ where
         async move {
             let mine = arguments.get(&capsule.target().name).into_iter().flatten();
             let streams = mine.map(|(at, argument)| {
-                pump(
-                    *at,
-                    capsule.target().name.clone(),
-                    open(capsule.clone(), argument.clone()),
-                    sender.clone(),
-                )
+                let open = |last| open(capsule.clone(), argument.clone(), last);
+                let to = Channel { at: *at, capsule: capsule.target().name.clone(), sender: sender.clone() };
+                pump(out, lost, open, to)
             });
             Ok::<_, CallError>(futures_util::future::join_all(streams).await)
         }
@@ -107,19 +126,67 @@ fn numbered<A>(work: Vec<(Target, Vec<A>)>) -> HashMap<String, Vec<(usize, A)>> 
     work.into_iter().map(|(target, all)| (target.name, all.into_iter().map(&mut number).collect())).collect()
 }
 
-async fn pump<M>(
+/// Where the messages of one stream go.
+struct Channel<M> {
     at: usize,
     capsule: String,
-    open: impl Future<Output = Result<Streaming<M>, Failure>>,
     sender: mpsc::Sender<(usize, String, M)>,
+}
+
+/// Passes on one stream to its end, with as many connections as it takes.
+async fn pump<M: Clone, Fut>(
+    out: Out,
+    lost: Lost,
+    open: impl Fn(Option<M>) -> Fut,
+    to: Channel<M>,
+) -> Result<(), Failure>
+where
+    Fut: Future<Output = Result<Streaming<M>, Failure>>,
+{
+    let mut last = None;
+    let mut stream = open(None).await?;
+    loop {
+        let Err(failure) = pass_on(&mut stream, &to, &mut last).await else { return Ok(()) };
+        if lost == Lost::End || !failure.is_lost_connection() {
+            return Err(failure);
+        }
+        out.note(&format!("{}: {}. Going on as soon as it is back …", to.capsule, failure.message));
+        stream = reopen(&open, &last).await?;
+        out.note(&format!("{}: going on", to.capsule));
+    }
+}
+
+/// Until the stream ends, fails, or nobody prints any more.
+async fn pass_on<M: Clone>(
+    stream: &mut Streaming<M>,
+    to: &Channel<M>,
+    last: &mut Option<M>,
 ) -> Result<(), Failure> {
-    let mut stream = open.await?;
     while let Some(message) = stream.message().await? {
-        if sender.send((at, capsule.clone(), message)).await.is_err() {
+        *last = Some(message.clone());
+        if to.sender.send((to.at, to.capsule.clone(), message)).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+/// Tries until the capsule answers, be it with a refusal.
+async fn reopen<M: Clone, Fut>(
+    open: &impl Fn(Option<M>) -> Fut,
+    last: &Option<M>,
+) -> Result<Streaming<M>, Failure>
+where
+    Fut: Future<Output = Result<Streaming<M>, Failure>>,
+{
+    let (mut pause, most) = RETRY;
+    loop {
+        tokio::time::sleep(pause).await;
+        match open(last.clone()).await {
+            Err(failure) if failure.is_lost_connection() => pause = (pause * 2).min(most),
+            answer => return answer,
+        }
+    }
 }
 
 fn print<M: Serialize>(

@@ -11,6 +11,9 @@ pub enum WorkloadError {
     /// No row of that name.
     #[error("this capsule has no workload {0}; `fleetctl workload list` shows those it has")]
     NotFound(Name),
+    /// While its logs were followed.
+    #[error("the workload was deleted, and its logs with it")]
+    Deleted,
     /// What was sent cannot be meant: every reason, one a line.
     #[error("{0}")]
     Invalid(String),

@@ -13,7 +13,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{WorkloadError, Workloads, status};
-use crate::runtime::{ExecProcess, ExecSpec};
+use crate::runtime::{ExecProcess, ExecSpec, RuntimeError};
 
 /// Bytes read at once from a stream.
 const CHUNK: usize = 32 * 1024;
@@ -29,7 +29,14 @@ impl Workloads {
         let Some(v1::ExecInput { input: Some(Input::Start(start)) }) = input.message().await? else {
             return Err(Status::invalid_argument("an exec begins with what to start"));
         };
-        let mut process = self.exec_start(start).await?;
+        let mut process = match self.exec_start(start).await {
+            Err(WorkloadError::Runtime(RuntimeError::Command { code, message })) => {
+                send(&to, Output::NotStarted(message)).await;
+                send(&to, Output::Exit(v1::ExitStatus { code, ..Default::default() })).await;
+                return Ok(());
+            }
+            started => started?,
+        };
         send(&to, Output::Started(true)).await;
         let (ended, watching) = watch::channel(false);
         let mut streams = JoinSet::new();
@@ -58,12 +65,7 @@ impl Workloads {
         let workload = handle.workload();
         let status = workload.as_ref().and_then(|workload| workload.status.as_ref());
         if status.is_none_or(|status| status.pid == 0) {
-            let phase = status.map(v1::WorkloadStatus::phase).unwrap_or_default();
-            return Err(WorkloadError::Conflict(format!(
-                "workload {} does not run: it is {}; start it first",
-                start.name,
-                phase.as_str_name().trim_start_matches("PHASE_")
-            )));
+            return Err(WorkloadError::Conflict(not_running(&start.name, status)));
         }
         if start.command.is_empty() {
             return Err(WorkloadError::Invalid("an exec takes a command".into()));
@@ -80,6 +82,23 @@ impl Workloads {
         };
         Ok(self.parts.runtime.exec(&handle.name, spec).await?)
     }
+}
+
+/// Why nothing can be run in it, and what would help.
+fn not_running(name: &str, status: Option<&v1::WorkloadStatus>) -> String {
+    let phase = status.map(v1::WorkloadStatus::phase).unwrap_or_default();
+    let reason = status.map(|status| status.reason.as_str()).filter(|reason| !reason.is_empty());
+    let why = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let (is, next) = match phase {
+        v1::Phase::Stopped | v1::Phase::Stopping => ("is stopped", "`fleetctl workload start` starts it"),
+        v1::Phase::Completed | v1::Phase::Failed => ("has ended", "`fleetctl workload start` starts it anew"),
+        v1::Phase::BackOff | v1::Phase::CrashLoop => {
+            ("waits for its next start", "`fleetctl logs` tells how it ended")
+        }
+        v1::Phase::Deleting => ("is being deleted", "apply its manifest to have it again"),
+        _ => ("has not started yet", "`fleetctl workload wait` waits for it"),
+    };
+    format!("nothing can be run in workload {name}: it {is}{why}; {next}")
 }
 
 /// Until the process has ended, or `None` when the client is gone.

@@ -75,6 +75,7 @@ impl workloads_server::Workloads for Workloads {
             tail: request.tail.map(|tail| tail as usize),
             since: request.since.as_ref().map(system_time),
             previous: request.previous,
+            after: logs::cursor::Cursor::parse(&request.after)?,
         };
         let follow = request.follow && !request.previous;
         Ok(stream(BACKLOG, move |to| async move { Ok(logs::follow::send(&dir, query, follow, &to).await?) }))

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     exit::Exit,
-    follow::follow,
+    follow::{Lost, follow},
     gather::gather,
     output::{
         answer::Layout,
@@ -56,12 +56,14 @@ impl Logs {
     async fn run(self, session: &Session) -> Result<Exit> {
         let work = session.targets()?.into_iter().map(|target| (target, vec![()])).collect();
         let request = NodeLogsRequest { follow: self.follow, tail: self.tail };
-        let open =
-            async |capsule: capsule_client::Capsule, ()| Ok(capsule.node().logs(request).await?.into_inner());
+        let open = async |capsule: capsule_client::Capsule, (), _| {
+            Ok(capsule.node().logs(request).await?.into_inner())
+        };
         follow(
             session,
             work,
             |()| String::new(),
+            Lost::End,
             open,
             |out, prefix, line| {
                 write_line(out, Sink::Out, prefix, line.line.as_bytes());

@@ -12,6 +12,7 @@ use capsule_proto::v1::{CopyInRequest, CopyInResponse};
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     complete,
@@ -28,7 +29,10 @@ use crate::{
 /// Copy files, directories and links to, from and between workloads
 ///
 /// A directory that exists is copied into; any other target becomes the copy, as with `cp -a`.
-/// DIR/. means what is in a directory. The workload needs neither a shell nor tar.
+/// DIR/. means what is in a directory. Links stay links, modes and times are kept; what is copied
+/// into a workload belongs to its root user. The workload needs neither a shell nor tar, and need
+/// not run, but its volumes are there only while it does. A copy that is interrupted leaves whole
+/// files in a workload, and nothing at a new local target.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  fleetctl cp site/. web:/srv/www\n  fleetctl cp web:/etc/nginx ./nginx\n  \
@@ -139,7 +143,8 @@ async fn download(session: &Session, reference: &WorkloadRef, path: &str, target
     let bar = progress::bytes(&out, &format!("from {}", capsule.target().name), feed.total_bytes);
     match target {
         Place::Local(to) => {
-            let bytes = unpack_feed(feed, to, &bar).await?;
+            let Some(bytes) = unpack_feed(feed, to, &bar).await? else { return Ok(Exit::INTERRUPTED) };
+            drop(bar);
             out.note(&format!("copied {reference}:{path} to {} ({})", to.display(), human::bytes(bytes)));
         }
         _ => print_feed(&out, feed, &bar).await?,
@@ -147,11 +152,19 @@ async fn download(session: &Session, reference: &WorkloadRef, path: &str, target
     Ok(Exit::ALL)
 }
 
-async fn unpack_feed(mut feed: Feed, to: &Path, bar: &progress::Bar) -> Result<u64, Failure> {
+/// `None` where it was interrupted: then it goes only after what is unfinished has been removed.
+async fn unpack_feed(mut feed: Feed, to: &Path, bar: &progress::Bar) -> Result<Option<u64>, Failure> {
     let (sender, receiver) = tokio::sync::mpsc::channel(crate::copy::pipe::AHEAD);
     let unpacking = unpack::start(receiver, to.to_path_buf());
     let mut bytes = 0;
-    while let Some(piece) = feed.pieces.recv().await {
+    let mut interrupted = std::pin::pin!(interrupted());
+    let mut is_interrupted = false;
+    loop {
+        let piece = tokio::select! {
+            piece = feed.pieces.recv() => piece,
+            () = &mut interrupted => { is_interrupted = true; None }
+        };
+        let Some(piece) = piece else { break };
         bytes += piece.len() as u64;
         bar.advance(piece.len() as u64);
         if sender.send(piece).await.is_err() {
@@ -160,12 +173,27 @@ async fn unpack_feed(mut feed: Feed, to: &Path, bar: &progress::Bar) -> Result<u
     }
     drop(sender);
     let unpacked = unpacking.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    if is_interrupted {
+        return Ok(None);
+    }
     // A capsule's own error explains a cut archive better than the archive does.
     feed.finish().await?;
     unpacked.map_err(|error| {
         Failure::local(format!("cannot write {}: {}", to.display(), crate::failure::causes(&error)))
     })?;
-    Ok(bytes)
+    Ok(Some(bytes))
+}
+
+/// Returns on SIGINT, SIGTERM or SIGHUP; where they cannot be caught they end the process as ever.
+async fn interrupted() {
+    let listen = |kind| signal(kind).ok();
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals: Vec<_> = kinds.into_iter().filter_map(listen).collect();
+    if signals.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    let each = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures_util::future::select_all(each).await;
 }
 
 async fn print_feed(out: &Out, mut feed: Feed, bar: &progress::Bar) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::{
     commands::workload::logs::since,
     exit::Exit,
-    follow::follow,
+    follow::{Lost, follow},
     output::{Out, clean, human, style::Tone},
     session::Session,
 };
@@ -69,18 +69,19 @@ pub async fn print(
     kind: &str,
     range: Range,
 ) -> Result<Exit> {
-    let open = async |capsule: Capsule, subject: String| {
+    let open = async |capsule: Capsule, subject: String, last: Option<Event>| {
         let request = ListEventsRequest {
             follow: range.follow,
-            tail: range.tail,
+            tail: range.tail.filter(|_| last.is_none()),
             since: range.since.map(timestamp),
             subject_kind: kind.to_owned(),
             subject,
-            after_sequence: 0,
+            after_sequence: last.map(|event| event.sequence).unwrap_or_default(),
         };
         Ok(capsule.events().list(request).await?.into_inner())
     };
-    follow(session, work, String::clone, open, |out, prefix, event| show(out, prefix, &event)).await
+    let lost = Lost::when(range.follow);
+    follow(session, work, String::clone, lost, open, |out, prefix, event| show(out, prefix, &event)).await
 }
 
 fn show(out: &Out, prefix: &str, event: &Event) {

@@ -63,11 +63,13 @@ impl Feed {
         let task = tokio::spawn(async move {
             let mut next = Some(first);
             while let Some(chunk) = next {
-                if sender.send(chunk.data).await.is_err() {
-                    break;
+                if !chunk.data.is_empty() && sender.send(chunk.data).await.is_err() {
+                    return Ok(());
                 }
                 next = chunks.message().await?;
             }
+            // Where nobody wants to know, somebody else's failure says why.
+            let _ = sender.send(Vec::new()).await;
             Ok(())
         });
         Ok(Self { pieces, total_bytes, task })

@@ -1,4 +1,5 @@
-//! Blocking readers and writers on the ends of async channels.
+//! Blocking readers and writers on the ends of async channels. An empty piece says that the stream
+//! is whole: a channel that closes without one was cut off.
 
 use std::io::{self, Read, Write};
 
@@ -19,6 +20,12 @@ impl ChannelWriter {
     /// A writer to this channel.
     pub fn new(sender: mpsc::Sender<Vec<u8>>) -> Self {
         Self { sender, buffer: Vec::with_capacity(PIECE_BYTES) }
+    }
+
+    /// Lets out the rest and says that this is all.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.send()?;
+        self.sender.blocking_send(Vec::new()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -51,21 +58,25 @@ pub struct ChannelReader {
     receiver: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+    is_whole: bool,
 }
 
 impl ChannelReader {
     /// A reader of this channel.
     pub fn new(receiver: mpsc::Receiver<Vec<u8>>) -> Self {
-        Self { receiver, piece: Vec::new(), at: 0 }
+        Self { receiver, piece: Vec::new(), at: 0, is_whole: false }
     }
 }
 
 impl Read for ChannelReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
+            if self.is_whole {
+                return Ok(0);
+            }
             match self.receiver.blocking_recv() {
-                Some(piece) => (self.piece, self.at) = (piece, 0),
-                None => return Ok(0),
+                Some(piece) => (self.is_whole, self.piece, self.at) = (piece.is_empty(), piece, 0),
+                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the copy was cut off")),
             }
         }
         let taken = buffer.len().min(self.piece.len() - self.at);

@@ -303,7 +303,7 @@ fn traces(capsule: &Capsule<'_>, short: &str, dir: &Path) -> Result<Vec<String>>
     Ok(found)
 }
 
-async fn short_id(output: Output) -> Result<String> {
+fn short_id(output: Output) -> Result<String> {
     let id = output.ok()?.stdout.trim().to_owned();
     Ok(id.trim_start_matches("capsule-").to_owned())
 }
@@ -341,7 +341,7 @@ async fn two_agents_in_one_namespace_keep_apart_and_down_takes_all_of_one() -> R
         "{taken:?}"
     );
 
-    let short = short_id(neighbour.fleetctl(&["capsule", "info", "-o", "name"], "").await?).await?;
+    let short = short_id(neighbour.fleetctl(&["capsule", "info", "-o", "name"], "").await?)?;
     ensure!(traces(&a, &short, &dir)?.len() > 8, "this test looks for the wrong traces");
     neighbour.down()?;
     let left = traces(&a, &short, &dir)?;

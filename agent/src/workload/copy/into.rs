@@ -5,7 +5,7 @@
 //! archive or made by the workload meanwhile, leads anywhere else.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
@@ -24,13 +24,21 @@ use nix::{
 use pathrs::{Root, flags::OpenFlags};
 use tar::{Archive, Entry, EntryType};
 
-use super::{CopyError, shown};
+use super::{CopyError, root::READ_ONLY, shown};
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::workload) struct Copied {
     pub files: u64,
     pub bytes: u64,
+}
+
+/// The one root entry of an archive that is given another name.
+#[derive(Debug, PartialEq, Eq)]
+enum Top {
+    /// `.`: what follows is the content of a directory.
+    Content,
+    Named(OsString),
 }
 
 /// Unpacks below `path` if it is a directory and not `exactly` meant, else to `path` itself.
@@ -41,7 +49,9 @@ pub(in crate::workload) fn unpack(
     from: &mut dyn Read,
 ) -> Result<Copied, CopyError> {
     let (base, rename) = target(root, path, exactly)?;
-    let mut unpacker = Unpacker { base, rename, copied: Copied::default(), directories: Vec::new() };
+    let slashed = path.as_os_str().as_bytes().ends_with(b"/");
+    let mut unpacker =
+        Unpacker { base, rename, slashed, top: None, copied: Copied::default(), directories: Vec::new() };
     let mut archive = Archive::new(from);
     let broken = || CopyError::io("reading the copied archive");
     for entry in archive.entries().map_err(broken())? {
@@ -72,6 +82,10 @@ fn target(root: &Root, path: &Path, exactly: bool) -> Result<(OwnedFd, Option<Pa
 struct Unpacker {
     base: OwnedFd,
     rename: Option<PathBuf>,
+    /// The path ends in a slash, and so means a directory.
+    slashed: bool,
+    /// Known from the first entry.
+    top: Option<Top>,
     copied: Copied,
     /// Finished last: filling a directory moves its time, and its mode may forbid it.
     directories: Vec<(PathBuf, u32, u64)>,
@@ -80,7 +94,9 @@ struct Unpacker {
 impl Unpacker {
     fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), CopyError> {
         let name = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
-        let failed = || CopyError::io(format!("writing {}", shown(&name)));
+        let failed = || failure(&name);
+        let kind = entry.header().entry_type();
+        self.check_top(&name, kind)?;
         let placed = self.place(&name)?;
         let (mode, mtime) = meta(&entry).map_err(failed())?;
         let Some(leaf) = placed.file_name().map(OsStr::to_owned) else {
@@ -88,7 +104,6 @@ impl Unpacker {
             return Ok(());
         };
         let dir = self.parent(&placed)?;
-        let kind = entry.header().entry_type();
         match kind {
             EntryType::Directory => {
                 make_directory(&dir, &leaf).map_err(failed())?;
@@ -127,6 +142,33 @@ impl Unpacker {
         Ok(())
     }
 
+    /// Holds that an archive which takes another name has one root entry, and that a path with a
+    /// slash at its end gets a directory.
+    fn check_top(&mut self, name: &Path, kind: EntryType) -> Result<(), CopyError> {
+        let Some(new) = &self.rename else { return Ok(()) };
+        let top = match name.components().next() {
+            Some(Component::Normal(first)) => Top::Named(first.to_owned()),
+            _ => Top::Content,
+        };
+        let Some(known) = &self.top else {
+            if self.slashed && name.components().count() == 1 && kind != EntryType::Directory {
+                return Err(CopyError::Refused(format!(
+                    "there is no directory {}/ in the workload; make it first, or leave out the slash",
+                    shown(new)
+                )));
+            }
+            self.top = Some(top);
+            return Ok(());
+        };
+        if *known == Top::Content || *known == top {
+            return Ok(());
+        }
+        Err(CopyError::Refused(format!(
+            "the archive holds more than one thing, so {} must be a directory in the workload; make it first",
+            shown(new)
+        )))
+    }
+
     /// Where an entry of the archive belongs, below `base`.
     fn place(&self, name: &Path) -> Result<PathBuf, CopyError> {
         let mut placed = PathBuf::new();
@@ -145,10 +187,8 @@ impl Unpacker {
         Ok(match &self.rename {
             None => placed,
             Some(new) => {
-                let content_only =
-                    name.components().next() == Some(Component::CurDir) || name.as_os_str() == ".";
                 let mut rest = placed.components();
-                if !content_only {
+                if self.top != Some(Top::Content) {
                     rest.next();
                 }
                 // Without a trailing slash, which `join` of nothing would add.
@@ -159,7 +199,7 @@ impl Unpacker {
 
     /// Opens the directory of `placed`, making what is missing.
     fn parent(&self, placed: &Path) -> Result<OwnedFd, CopyError> {
-        let failed = || CopyError::io(format!("entering the directory of {}", shown(placed)));
+        let failed = || failure(placed);
         let mut at = self.base.try_clone().map_err(failed())?;
         for part in placed.parent().into_iter().flat_map(Path::components) {
             let name = part.as_os_str();
@@ -193,6 +233,23 @@ impl Unpacker {
                 tracing::debug!(path = %shown(&path), %error, "a directory keeps its mode or time");
             }
         }
+    }
+}
+
+/// Says what would make it work, where that is known.
+fn failure(name: &Path) -> impl FnOnce(io::Error) -> CopyError {
+    let name = shown(name);
+    move |error| match error.kind() {
+        io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => CopyError::Refused(format!(
+            "{name} is a directory in the workload and none in the copy; remove it first, or choose another target"
+        )),
+        io::ErrorKind::NotADirectory => CopyError::Refused(format!(
+            "{name} is a directory in the copy and none in the workload; remove it first, or choose another target"
+        )),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            CopyError::Refused(format!("{name} cannot be written: {READ_ONLY}"))
+        }
+        _ => CopyError::io(format!("writing {name}"))(error),
     }
 }
 
@@ -270,6 +327,6 @@ fn replace(dir: &OwnedFd, name: &OsStr, make: impl FnOnce(&OsStr) -> nix::Result
     Ok(moved?)
 }
 
-fn beside() -> std::ffi::OsString {
+fn beside() -> OsString {
     format!(".capsule-cp-{:016x}", rand::random::<u64>()).into()
 }

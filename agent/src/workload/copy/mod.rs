@@ -6,12 +6,16 @@
 //! link in the middle of a copy gains nothing.
 //!
 //! - Running: `/proc/PID/root`, so volumes and binds are seen as the workload sees them.
-//! - Not running: the sandbox's root, mounted for as long as the copy takes; without volumes.
+//! - Not running: the sandbox's root, mounted for as long as the copy takes; without volumes, and
+//!   so paths on them are refused.
 //!
 //! Semantics are those of `docker cp`. Out: entries carry the last component of the path; a path
-//! that ends in `/.` stands for the content of a directory. In: into an existing directory, or to
-//! exactly the path where there is none; what is copied in belongs to root:root. Modes and times
+//! that ends in `/.` stands for the content of a directory: its root entry is `.`. In: into an
+//! existing directory, or to exactly the path where there is none; then the archive must have one
+//! root entry, which takes the path's name. What is copied in belongs to root:root. Modes and times
 //! are kept both ways; devices and sockets are left out.
+//!
+//! A copy in that is interrupted leaves what has arrived, each file whole or as it was.
 
 mod into;
 mod out;
@@ -22,10 +26,11 @@ mod tests;
 use std::{
     io::{self, Read, Write},
     path::Path,
+    thread,
 };
 
 use capsule_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use super::{WorkloadError, Workloads};
@@ -93,6 +98,7 @@ impl Workloads {
             return Err(Status::invalid_argument("a copy begins with where to copy"));
         };
         let root = RootOf::open(self, &first.name, &first.path).await?;
+        root.ensure_writable().map_err(WorkloadError::from)?;
         let (sender, pieces) = mpsc::channel::<Vec<u8>>(BACKLOG);
         let exactly = first.no_target_directory;
         let work = tokio::spawn(blocking(move || {
@@ -122,11 +128,17 @@ impl Workloads {
     }
 }
 
+/// On a thread of its own: a copy lasts as long as its client likes, and the runtime's threads for
+/// blocking work are few.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CopyError> + Send + 'static,
 ) -> Result<T, WorkloadError> {
-    let failed = |error| WorkloadError::io("copying")(io::Error::other(error));
-    Ok(tokio::task::spawn_blocking(work).await.map_err(failed)??)
+    let failed = |error| WorkloadError::io("copying")(error);
+    let (done, outcome) = oneshot::channel();
+    let thread = thread::Builder::new().name("copy".into());
+    // Nobody waits for the outcome of a copy whose client is gone.
+    thread.spawn(move || drop(done.send(work()))).map_err(failed)?;
+    Ok(outcome.await.map_err(|error| failed(io::Error::other(error)))??)
 }
 
 /// Collects what is written into messages; a client that is gone is a broken pipe.

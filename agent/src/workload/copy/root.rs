@@ -7,16 +7,24 @@ use std::{
     sync::Arc,
 };
 
+use capsule_proto::v1;
 use nix::mount::{MntFlags, umount2};
 use pathrs::Root;
 
+use super::CopyError;
 use crate::workload::{WorkloadError, Workloads, handle::Handle};
+
+/// Of a root or a mount.
+pub(in crate::workload) const READ_ONLY: &str = "the workload has it mounted read-only (readOnlyRootfs, or readOnly of a \
+                                  mount); copy to a writable volume of it";
 
 /// An open root, and the path in it that the caller named.
 pub(in crate::workload) struct RootOf {
     pub root: Root,
     pub path: PathBuf,
     mount: Option<Mounted>,
+    /// The workload would see it read-only, and only the workload does not run.
+    read_only: bool,
 }
 
 impl RootOf {
@@ -37,13 +45,22 @@ impl RootOf {
         if pid != 0 {
             let attempt = format!("opening the root of workload {name}");
             let opened = File::open(format!("/proc/{pid}/root")).map_err(WorkloadError::io(attempt))?;
-            return Ok(Self { root: Root::from_fd(opened), path, mount: None });
+            return Ok(Self { root: Root::from_fd(opened), path, mount: None, read_only: false });
         }
         Self::mount(all, handle, path).await
     }
 
     async fn mount(all: &Workloads, handle: Arc<Handle>, path: PathBuf) -> Result<Self, WorkloadError> {
         let name = handle.name.clone();
+        let spec = handle.desired().spec.clone();
+        let read_only = spec.read_only_rootfs;
+        if let Some(mount) = mount_above(&spec, &path) {
+            return Err(WorkloadError::Conflict(format!(
+                "{} is on a volume or directory that is mounted at {mount} only while workload {name} runs; \
+                 start it first",
+                path.display()
+            )));
+        }
         if all.parts.runtime.get(&name).await?.is_none() {
             return Err(WorkloadError::Conflict(format!(
                 "workload {name} has no files yet: it was never started; start it first"
@@ -58,7 +75,12 @@ impl RootOf {
         let root = Root::open(&target).map_err(|error| {
             WorkloadError::io(format!("opening the root of workload {name}"))(io::Error::other(error))
         })?;
-        Ok(Self { root, path, mount: Some(mounted) })
+        Ok(Self { root, path, mount: Some(mounted), read_only })
+    }
+
+    /// Refuses where the workload itself could not write while it runs.
+    pub fn ensure_writable(&self) -> Result<(), CopyError> {
+        if self.read_only { Err(CopyError::Refused(READ_ONLY.into())) } else { Ok(()) }
     }
 
     /// Lets go of descriptors first: a mount in use cannot be taken away.
@@ -67,6 +89,13 @@ impl RootOf {
         drop(root);
         drop(mount);
     }
+}
+
+/// Where `path`, as it is written, lies on something that is mounted into the root.
+fn mount_above(spec: &v1::ContainerSpec, path: &Path) -> Option<String> {
+    let volumes = spec.mounts.iter().map(|mount| &mount.mount_path);
+    let binds = spec.host_bind_paths.iter().map(|bind| &bind.mount_path);
+    volumes.chain(binds).find(|mount| path.starts_with(mount)).cloned()
 }
 
 struct Mounted {

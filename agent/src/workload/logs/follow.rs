@@ -4,7 +4,7 @@ use std::{io, path::Path, pin::pin};
 
 use capsule_proto::v1;
 use futures_util::StreamExt as _;
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchMask};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -28,10 +28,18 @@ pub(in crate::workload) async fn send(
     let failed = || WorkloadError::io(format!("reading the logs in {}", dir.display()));
     // Watched before the first read: what is written in between is not missed.
     let notices = if follow { Some(watch(dir).map_err(failed())?) } else { None };
-    let path = dir.to_owned();
+    let (path, previous) = (dir.to_owned(), query.previous);
     let open = move || Reader::open(&path, &query);
     let mut reader = blocking(open).await.map_err(failed())?;
+    if previous && reader.is_empty() {
+        return Err(WorkloadError::Conflict(
+            "there is no run before this one: it was started once only, or its older logs are gone; \
+             leave out --previous"
+                .into(),
+        ));
+    }
     let mut notices = pin!(notices);
+    let mut gone = false;
     loop {
         let (back, records) = blocking(move || batch(reader)).await.map_err(failed())?;
         reader = back;
@@ -45,9 +53,16 @@ pub(in crate::workload) async fn send(
             continue;
         }
         let Some(notices) = notices.as_mut().as_pin_mut() else { return Ok(()) };
+        // What was written last has been read: an open file outlives its name.
+        if gone {
+            return Err(WorkloadError::Deleted);
+        }
         let mut notices = notices;
         tokio::select! {
-            notice = notices.next() => if !matches!(notice, Some(Ok(_))) { return Ok(()) },
+            notice = notices.next() => match notice {
+                Some(Ok(event)) => gone |= event.mask.contains(EventMask::IGNORED),
+                _ => return Ok(()),
+            },
             () = to.closed() => return Ok(()),
         }
     }

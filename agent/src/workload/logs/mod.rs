@@ -14,6 +14,7 @@
 //! 2026-01-02T03:04:05.000000006Z stderr P a piece of a line that goes on in the next record
 //! ```
 
+pub(super) mod cursor;
 pub(super) mod follow;
 pub mod pump;
 pub(super) mod read;
@@ -31,7 +32,7 @@ const PREFIX: usize = 40;
 const TIME: usize = 30;
 
 /// One file of a run's output; ordered by age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Segment {
     pub run: u64,
     pub number: u64,

@@ -8,6 +8,7 @@
 //! and a record says so as soon as there is room again.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
@@ -38,6 +39,13 @@ impl Default for Limits {
     fn default() -> Self {
         Self { segment_bytes: 10 * 1024 * 1024, segments: 3 }
     }
+}
+
+/// The directory, where the program was called as `capsuled log-pump DIR`. There is one of these
+/// processes beside each container: it takes no memory for a parser of arguments.
+pub fn asked_for(mut arguments: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    arguments.nth(1).filter(|word| word == "log-pump")?;
+    arguments.next().map(PathBuf::from)
 }
 
 /// Pumps descriptors 3 and 4 into `dir` until both are at their end; closes 5 when ready.

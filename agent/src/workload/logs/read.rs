@@ -9,7 +9,11 @@ use std::{
 
 use capsule_proto::{timestamp, v1};
 
-use super::{PREFIX, Segment, TIME, segments};
+use super::{
+    PREFIX, Segment, TIME,
+    cursor::{Cursor, Place},
+    segments,
+};
 
 /// Pieces of one line are joined up to this; a longer line comes as several.
 const LONGEST_LINE: usize = 1024 * 1024;
@@ -25,6 +29,8 @@ pub(in crate::workload) struct Query {
     pub since: Option<SystemTime>,
     /// Of the run before this one.
     pub previous: bool,
+    /// From here on, over all runs; nothing else counts then.
+    pub after: Option<Cursor>,
 }
 
 /// Goes through segments in order; at the end of what there is, `next_record` gives `None` and
@@ -33,10 +39,14 @@ pub(in crate::workload) struct Reader {
     dir: PathBuf,
     at: Option<Segment>,
     file: Option<BufReader<File>>,
+    /// Behind the last record that was read from `file`.
+    offset: u64,
     /// A record whose newline is not there yet.
     unfinished: Vec<u8>,
-    /// Pieces of lines, by stream.
-    pieces: [Option<v1::LogRecord>; 2],
+    /// Beginnings of lines, and where they are, by stream.
+    pieces: [Option<(Place, v1::LogRecord)>; 2],
+    /// Records up to here are left out.
+    seen: Option<Place>,
     since: Option<String>,
     /// Only this run.
     only: Option<u64>,
@@ -45,21 +55,16 @@ pub(in crate::workload) struct Reader {
 impl Reader {
     /// At the first record that `query` asks for.
     pub fn open(dir: &Path, query: &Query) -> io::Result<Self> {
+        if let Some(after) = query.after {
+            return Self::resume(dir, after);
+        }
         let all = segments(dir)?;
         let present = all.last().map_or(0, |last| last.run);
         let run = if query.previous { present.saturating_sub(1) } else { present };
         let only = query.previous.then_some(run);
         let wanted = |segment: &&Segment| segment.run == run;
         let mut of_run: Vec<Segment> = all.iter().filter(wanted).copied().collect();
-        let mut reader = Self {
-            dir: dir.to_owned(),
-            at: None,
-            file: None,
-            unfinished: Vec::new(),
-            pieces: [None, None],
-            since: query.since.map(stamp),
-            only,
-        };
+        let mut reader = Self { since: query.since.map(stamp), only, ..Self::nowhere(dir) };
         if let Some(since) = query.since {
             of_run.retain(|segment| !ended_before(&segment.path(dir), since));
         }
@@ -72,11 +77,48 @@ impl Reader {
         if let Some(first) = first {
             reader.enter(first)?;
             let to = if of_run.is_empty() { SeekFrom::End(0) } else { SeekFrom::Start(offset) };
-            if let Some(file) = &mut reader.file {
-                file.seek(to)?;
-            }
+            reader.seek(to)?;
         }
         Ok(reader)
+    }
+
+    fn nowhere(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            at: None,
+            file: None,
+            offset: 0,
+            unfinished: Vec::new(),
+            pieces: [None, None],
+            seen: None,
+            since: None,
+            only: None,
+        }
+    }
+
+    /// Behind the record of a cursor, or at the first one after it that is still kept.
+    fn resume(dir: &Path, after: Cursor) -> io::Result<Self> {
+        let mut reader = Self::nowhere(dir);
+        reader.enter(after.from.segment)?;
+        let length = reader.file.as_ref().map(|file| file.get_ref().metadata()).transpose()?;
+        // Shorter than it was: the workload was deleted and made anew, and so were its logs.
+        if length.is_none_or(|meta| meta.len() >= after.from.offset) {
+            reader.seen = Some(after.seen);
+            reader.seek(SeekFrom::Start(after.from.offset))?;
+        }
+        Ok(reader)
+    }
+
+    fn seek(&mut self, to: SeekFrom) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            self.offset = file.seek(to)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there was nothing to begin with.
+    pub fn is_empty(&self) -> bool {
+        self.at.is_none()
     }
 
     /// The next whole line, or `None` at the end of what there is by now.
@@ -86,13 +128,19 @@ impl Reader {
                 return Ok(None);
             }
             let line = std::mem::take(&mut self.unfinished);
+            let start = self.offset;
+            self.offset += line.len() as u64 + 1;
             if self.since.as_ref().is_some_and(|since| line.get(..TIME).is_some_and(|t| t < since.as_bytes()))
             {
                 continue;
             }
             self.since = None;
-            if let Some(record) = self.assemble(&line) {
-                return Ok(Some(record));
+            let Some(record) = self.assemble(start, &line) else { continue };
+            let seen = Place { segment: self.at.unwrap_or_default(), offset: self.offset };
+            if self.seen.is_none_or(|until| seen > until) {
+                let begun = self.pieces.iter().flatten().map(|(place, _)| *place).min();
+                let cursor = Cursor { from: begun.unwrap_or(seen), seen };
+                return Ok(Some(v1::LogRecord { cursor: cursor.to_string(), ..record }));
             }
         }
     }
@@ -133,6 +181,7 @@ impl Reader {
             self.pieces = [None, None];
         }
         self.at = Some(segment);
+        self.offset = 0;
         self.file = match File::open(segment.path(&self.dir)) {
             // Removed since it was listed: the next one is there already.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -142,7 +191,7 @@ impl Reader {
     }
 
     /// Joins pieces; `None` where more belong to the line, or where it is no record.
-    fn assemble(&mut self, line: &[u8]) -> Option<v1::LogRecord> {
+    fn assemble(&mut self, start: u64, line: &[u8]) -> Option<v1::LogRecord> {
         let (head, text) = line.split_at_checked(PREFIX)?;
         let time = std::str::from_utf8(&head[..TIME]).ok()?.parse::<jiff::Timestamp>().ok()?;
         let (stream, slot) = match &head[TIME + 1..TIME + 7] {
@@ -150,14 +199,18 @@ impl Reader {
             b"stderr" => (v1::Stream::Stderr, 1),
             _ => return None,
         };
-        let mut record = self.pieces[slot].take().unwrap_or_else(|| v1::LogRecord {
-            time: Some(timestamp(time.into())),
-            stream: stream as i32,
-            line: Vec::new(),
-        });
+        let begin = || {
+            let record = v1::LogRecord {
+                time: Some(timestamp(time.into())),
+                stream: stream as i32,
+                ..Default::default()
+            };
+            (Place { segment: self.at.unwrap_or_default(), offset: start }, record)
+        };
+        let (place, mut record) = self.pieces[slot].take().unwrap_or_else(begin);
         record.line = [&record.line[..], text].concat();
         if head[PREFIX - 2] == b'P' && record.line.len() < LONGEST_LINE {
-            self.pieces[slot] = Some(record);
+            self.pieces[slot] = Some((place, record));
             return None;
         }
         Some(record)

@@ -14,7 +14,7 @@ use clap_complete::ArgValueCompleter;
 use crate::{
     complete,
     exit::Exit,
-    follow::follow,
+    follow::{Lost, follow},
     named,
     output::{
         Out, human,
@@ -25,6 +25,9 @@ use crate::{
 };
 
 /// Print workloads' logs, stdout on stdout and stderr on stderr
+///
+/// Of the present run, or the last one. With -f the next runs follow, and where the connection
+/// breaks it is made anew and goes on behind the last line.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl logs web -f -n 20\n  fleetctl --all logs web --since 10m\n  \
                         fleetctl logs web --previous")]
@@ -53,11 +56,13 @@ impl Logs {
     pub async fn run(self, session: &Session) -> Result<Exit> {
         let work = session.workloads(&self.names)?;
         let timestamps = self.timestamps;
-        let open = async |capsule: Capsule, name: String| {
-            let answer = capsule.workloads().logs(self.request(&name)).await;
+        let open = async |capsule: Capsule, name: String, last: Option<LogRecord>| {
+            let after = last.map(|record| record.cursor).unwrap_or_default();
+            let request = WorkloadLogsRequest { after, ..self.request(&name) };
+            let answer = capsule.workloads().logs(request).await;
             Ok(named::workload(&capsule, &name, answer).await?.into_inner())
         };
-        follow(session, work, String::clone, open, |out, prefix, record| {
+        follow(session, work, String::clone, Lost::when(self.follow), open, |out, prefix, record| {
             show(out, prefix, &record, timestamps);
         })
         .await
@@ -70,6 +75,7 @@ impl Logs {
             tail: self.tail,
             since: self.since.map(timestamp),
             previous: self.previous,
+            after: String::new(),
         }
     }
 }

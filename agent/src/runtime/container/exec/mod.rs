@@ -4,10 +4,15 @@
 //! is there before the command is, so that the next agent finds what a killed one left running.
 //! One task per command waits for its end.
 //!
+//! A command that still runs when nobody wants it any more is killed with its whole session (runc
+//! makes one for each command), or the parts of a pipeline would outlive the shell that made them.
+//! What a command that ended by itself left behind is left alone.
+//!
 //! What the command wrote stays readable after its end until [`Exec`] is dropped. A process that it
 //! left behind may hold the streams open: read on for a moment after `wait`, not for ever.
 
 mod fifo;
+mod session;
 
 use std::{path::Path, time::Duration};
 
@@ -15,8 +20,8 @@ use async_trait::async_trait;
 use capsule_proto::Name;
 use containerd_client::{
     services::v1::{
-        DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest, WaitRequest,
-        tasks_client::TasksClient,
+        DeleteProcessRequest, ExecProcessRequest, GetRequest, KillRequest, ResizePtyRequest, StartRequest,
+        WaitRequest, tasks_client::TasksClient,
     },
     types::v1::Status as ProcessStatus,
 };
@@ -160,8 +165,18 @@ impl Handle {
         let _ = self.tasks.clone().delete_process(request(delete)).await;
     }
 
-    /// Ends the command if it still runs, and forgets it.
+    /// Its process, while it runs.
+    async fn pid(&self) -> Option<u32> {
+        let get = GetRequest { container_id: self.name.to_string(), exec_id: self.id.clone() };
+        let process = self.tasks.clone().get(request(get)).await.ok()?.into_inner().process?;
+        (process.status() == ProcessStatus::Running && process.pid > 0).then_some(process.pid)
+    }
+
+    /// Ends the command and its session if it still runs, and forgets it.
     async fn end(self) {
+        if let Some(pid) = self.pid().await {
+            let _ = tokio::task::spawn_blocking(move || session::kill(pid)).await;
+        }
         let killed = self.kill(Signal::SIGKILL as i32).await;
         if killed.is_ok() {
             let (sender, mut ended) = watch::channel(None);
@@ -230,8 +245,13 @@ impl Drop for Exec {
         // Without a runtime the agent is ending; its next start cleans up.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (handle, dir) = (self.handle.clone(), self.fifos.take_dir());
+        let ended = self.ended.borrow().is_some();
         runtime.spawn(async move {
-            handle.end().await;
+            if ended {
+                handle.delete().await;
+            } else {
+                handle.end().await;
+            }
             drop(dir);
         });
     }

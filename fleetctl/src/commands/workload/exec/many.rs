@@ -67,6 +67,7 @@ async fn exec(out: &Out, prefix: &str, capsule: &Capsule, start: ExecStart) -> R
             Some(Output::Stderr(bytes)) => {
                 stderr.push(&bytes, |line| write_line(out, Sink::Error, prefix, line));
             }
+            Some(Output::NotStarted(why)) => return Err(Failure { code: "not-started", message: why }),
             Some(Output::Exit(exit)) => {
                 stdout.finish(|line| write_line(out, Sink::Out, prefix, line));
                 stderr.finish(|line| write_line(out, Sink::Error, prefix, line));

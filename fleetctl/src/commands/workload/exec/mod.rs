@@ -12,8 +12,9 @@ use crate::{complete, exit::Exit, failure::usage, reference::WorkloadRef, sessio
 
 /// Run a command in a workload
 ///
-/// The streams of the command stay apart and its exit code becomes fleetctl's. The command ends
-/// with fleetctl. On several capsules at once each line is prefixed with its capsule, stdin is not
+/// The streams of the command stay apart and its exit code becomes fleetctl's: 128 + N where signal N
+/// ended it, 127 where there is no such command, 126 where it cannot be executed. Signals are passed
+/// on; a second one ends fleetctl, and the command ends with fleetctl. On several capsules at once each line is prefixed with its capsule, stdin is not
 /// sent, and the exit code says whether all (0), none (1) or some (3) exited with 0.
 #[derive(Args, Debug)]
 #[command(

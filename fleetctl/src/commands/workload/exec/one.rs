@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, usage},
     named,
-    output::Out,
+    output::{Out, clean, print_error},
     session::Session,
     terminal::{self, RawMode},
 };
@@ -47,11 +47,12 @@ fn terminal_kind(start: &ExecStart) -> Option<capsule_proto::v1::EnvVar> {
 async fn converse(out: &Out, capsule: &Capsule, start: ExecStart) -> Result<Exit, Failure> {
     let local = |error: io::Error| Failure::local(format!("this side of the terminal failed: {error}"));
     let (tty, stdin, name) = (start.tty, start.stdin, start.name.clone());
+    // From here on: a signal that comes before the command runs is passed on to it, too.
+    let signals = Signals::new().map_err(local)?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
     send(&sender, Input::Start(start)).await;
     let answer = capsule.workloads().exec(ReceiverStream::new(receiver)).await;
     let output = named::workload(capsule, &name, answer).await?.into_inner();
-    let signals = Signals::new().map_err(local)?;
     let _raw = if tty { Some(RawMode::enter().map_err(local)?) } else { None };
     if stdin {
         tokio::spawn(pump_stdin(sender.clone()));
@@ -66,35 +67,39 @@ async fn relay(
     mut signals: Signals,
     tty: bool,
 ) -> Result<Exit, Failure> {
-    let mut interrupted = false;
+    let mut signalled = false;
     loop {
         tokio::select! {
             message = output.message() => match message?.map(|message| message.output) {
                 Some(Some(Output::Exit(exit))) => return Ok(Exit(exit.code as u8)),
                 Some(Some(Output::Stdout(bytes))) if out.try_bytes(&bytes).is_err() => return Ok(Exit::PIPE),
                 Some(Some(Output::Stderr(bytes))) => out.error_bytes(&bytes),
+                Some(Some(Output::NotStarted(why))) => print_error(&clean::one_line(&why)),
                 Some(_) => {}
                 None => return Err(Failure::local("the capsule ended the stream and told no exit code")),
             },
             event = signals.next() => match event {
                 Event::Resized => {
                     if let Some(window) = terminal::window_of(&io::stdin()).filter(|_| tty) {
-                        send(sender, Input::Resize(window)).await;
+                        send_beside(sender, Input::Resize(window));
                     }
                 }
-                // A command that ignores the first interrupt does not hold the operator.
-                Event::Interrupted if interrupted => return Ok(Exit(128 + INTERRUPT as u8)),
-                Event::Interrupted => {
-                    interrupted = true;
-                    send(sender, Input::Signal(INTERRUPT)).await;
-                }
-                Event::Ended(number) => {
-                    send(sender, Input::Signal(number)).await;
-                    return Ok(Exit(128 + number as u8));
+                // A command that ignores the first signal, or gets it late behind input that it does
+                // not read, does not hold the operator: it is killed with the call.
+                Event::Signalled(number) if signalled => return Ok(Exit(128 + number as u8)),
+                Event::Signalled(number) => {
+                    signalled = true;
+                    send_beside(sender, Input::Signal(number));
                 }
             },
         }
     }
+}
+
+/// Without waiting for room: output must flow while input is stuck, or neither would ever move.
+fn send_beside(sender: &mpsc::Sender<ExecInput>, input: Input) {
+    let sender = sender.clone();
+    tokio::spawn(async move { send(&sender, input).await });
 }
 
 /// The receiving side is gone only when the call has ended, and then its outcome says why.
@@ -110,45 +115,46 @@ async fn pump_stdin(sender: mpsc::Sender<ExecInput>) {
     send(&sender, Input::StdinClosed(true)).await;
 }
 
-/// SIGINT, SIGHUP, SIGQUIT and SIGTERM as numbers of Linux, which every capsule runs.
-const INTERRUPT: u32 = 2;
-const HANGUP: u32 = 1;
-const QUIT: u32 = 3;
-const TERMINATE: u32 = 15;
+/// What is passed on, with its number on Linux, which every capsule runs.
+const PASSED_ON: [(fn() -> SignalKind, u32); 6] = [
+    (SignalKind::hangup, 1),
+    (SignalKind::interrupt, 2),
+    (SignalKind::quit, 3),
+    (SignalKind::user_defined1, 10),
+    (SignalKind::user_defined2, 12),
+    (SignalKind::terminate, 15),
+];
 
 enum Event {
     Resized,
-    Interrupted,
-    /// By this signal; the terminal is restored on the way out.
-    Ended(u32),
+    /// By this number.
+    Signalled(u32),
 }
 
 struct Signals {
     window: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    quit: Signal,
-    terminate: Signal,
+    passed_on: Vec<(Signal, u32)>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        let listen = |(kind, number): (fn() -> SignalKind, u32)| Ok((signal(kind())?, number));
         Ok(Self {
             window: signal(SignalKind::window_change())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-            terminate: signal(SignalKind::terminate())?,
+            passed_on: PASSED_ON.into_iter().map(listen).collect::<io::Result<_>>()?,
         })
     }
 
     async fn next(&mut self) -> Event {
+        let each = self.passed_on.iter_mut().map(|(signal, number)| {
+            Box::pin(async move {
+                signal.recv().await;
+                *number
+            })
+        });
         tokio::select! {
             _ = self.window.recv() => Event::Resized,
-            _ = self.interrupt.recv() => Event::Interrupted,
-            _ = self.hangup.recv() => Event::Ended(HANGUP),
-            _ = self.quit.recv() => Event::Ended(QUIT),
-            _ = self.terminate.recv() => Event::Ended(TERMINATE),
+            (number, ..) = futures_util::future::select_all(each) => Event::Signalled(number),
         }
     }
 }
