@@ -80,7 +80,11 @@ impl Workloads {
             user: start.user,
             window: start.window.map(|window| (side(window.columns), side(window.rows))),
         };
-        Ok(self.parts.runtime.exec(&handle.name, spec).await?)
+        match self.parts.runtime.exec(&handle.name, spec).await {
+            // It ended a moment ago.
+            Err(RuntimeError::NotFound(..)) => Err(WorkloadError::Conflict(not_running(&start.name, status))),
+            outcome => Ok(outcome?),
+        }
     }
 }
 
@@ -96,6 +100,7 @@ fn not_running(name: &str, status: Option<&v1::WorkloadStatus>) -> String {
             ("waits for its next start", "`fleetctl logs` tells how it ended")
         }
         v1::Phase::Deleting => ("is being deleted", "apply its manifest to have it again"),
+        v1::Phase::Running => ("has just ended", "`fleetctl workload get` tells how it goes on"),
         _ => ("has not started yet", "`fleetctl workload wait` waits for it"),
     };
     format!("nothing can be run in workload {name}: it {is}{why}; {next}")

@@ -94,10 +94,10 @@ struct Unpacker {
 impl Unpacker {
     fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), CopyError> {
         let name = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
-        let failed = || failure(&name);
         let kind = entry.header().entry_type();
         self.check_top(&name, kind)?;
         let placed = self.place(&name)?;
+        let failed = || failure(&placed);
         let (mode, mtime) = meta(&entry).map_err(failed())?;
         let Some(leaf) = placed.file_name().map(OsStr::to_owned) else {
             // `./`: the target directory itself stays as it is.
