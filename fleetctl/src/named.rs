@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capsule_client::{CallError, Capsule};
+use capsule_client::Capsule;
 use capsule_proto::v1::{ListVolumesRequest, ListWorkloadsRequest};
 
 use crate::failure::{Failure, nearest};
@@ -14,11 +14,11 @@ const SUGGESTION_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn workload<T>(
     capsule: &Capsule,
     name: &str,
-    outcome: Result<T, impl Into<CallError>>,
+    outcome: Result<T, impl Into<Failure>>,
 ) -> Result<T, Failure> {
     let failure = match outcome {
         Ok(value) => return Ok(value),
-        Err(error) => Failure::from(error.into()),
+        Err(error) => error.into(),
     };
     Err(suggest(failure, name, workload_names(capsule)).await)
 }
@@ -27,11 +27,11 @@ pub async fn workload<T>(
 pub async fn volume<T>(
     capsule: &Capsule,
     name: &str,
-    outcome: Result<T, impl Into<CallError>>,
+    outcome: Result<T, impl Into<Failure>>,
 ) -> Result<T, Failure> {
     let failure = match outcome {
         Ok(value) => return Ok(value),
-        Err(error) => Failure::from(error.into()),
+        Err(error) => error.into(),
     };
     Err(suggest(failure, name, volume_names(capsule)).await)
 }

@@ -57,7 +57,7 @@ impl Feed {
         let request = CopyOutRequest { name: name.to_owned(), path: path.to_owned() };
         let answer = capsule.workloads().copy_out(request).await;
         let mut chunks = named::workload(capsule, name, answer).await?.into_inner();
-        let first = chunks.message().await?.unwrap_or_default();
+        let first = named::workload(capsule, name, chunks.message().await).await?.unwrap_or_default();
         let (sender, pieces) = mpsc::channel(AHEAD);
         let total_bytes = first.total_bytes;
         let task = tokio::spawn(async move {

@@ -156,6 +156,8 @@ fn archive(links: &[(&str, &str)], files: &[&str]) -> Result<Vec<u8>> {
     for (name, target) in links {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_mtime(0);
         header.set_size(0);
         tar.append_link(&mut header, name, target)?;
     }
@@ -164,6 +166,7 @@ fn archive(links: &[(&str, &str)], files: &[&str]) -> Result<Vec<u8>> {
         // As it is: the crate would refuse to make such an archive.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_mode(0o644);
+        header.set_mtime(0);
         header.set_size(5);
         header.set_cksum();
         tar.append(&header, &b"pwned"[..])?;
@@ -233,7 +236,7 @@ async fn no_copy_leaves_the_root_of_its_workload() -> Result<()> {
 async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.fleetctl(&["volume", "create", "data", "--size", "16M"]).await?.ok()?;
+    a.fleetctl(&["volume", "create", "data", "16M"]).await?.ok()?;
     let volume = "  mounts: [{ volumeName: data, mountPath: /data }]\n";
     a.apply(&sleeper("w", &format!("  readOnlyRootfs: true\n{volume}"))).await?;
     a.apply(&sleeper("free", "")).await?;
@@ -289,6 +292,8 @@ async fn an_interrupted_copy_leaves_no_half_of_a_file() -> Result<()> {
     let mut child = command.spawn()?;
     let mut header = tar::Header::new_gnu();
     header.set_path("half")?;
+    header.set_mode(0o644);
+    header.set_mtime(0);
     header.set_size(64 << 20);
     header.set_cksum();
     let mut stdin = child.stdin.take().context("no stdin")?;

@@ -143,7 +143,8 @@ async fn signals_reach_the_command_and_a_second_one_ends_the_call() -> Result<()
     let a = fleet.capsule("a");
     a.apply(&sleeper("w")).await?;
     for (sent, name, code) in [(Signal::SIGTERM, "TERM", 3), (Signal::SIGINT, "INT", 4)] {
-        let script = format!("trap 'echo got; exit {code}' {name}; touch /tmp/{name}; while :; do sleep 0.1; done");
+        let script =
+            format!("trap 'echo got; exit {code}' {name}; touch /tmp/{name}; while :; do sleep 0.1; done");
         let client = spawn(&fleet, &["w", "--", "sh", "-c", &script])?;
         eventually(END, async || a.exec("w", &["test", "-e", &format!("/tmp/{name}")]).await?.ok()).await?;
         signal(&client, sent)?;
@@ -151,7 +152,7 @@ async fn signals_reach_the_command_and_a_second_one_ends_the_call() -> Result<()
         ensure!(ended.status.code() == Some(code) && ended.stdout == b"got\n", "{ended:?}");
     }
     // It ignores the signal and reads nothing of its input, which is stuck.
-    let script = "trap '' INT; sleep 7777";
+    let script = "trap '' INT; sleep 7777; true";
     let mut client = spawn(&fleet, &["-i", "w", "--", "sh", "-c", script])?;
     let mut stdin = client.stdin.take().context("no stdin")?;
     let feed = tokio::spawn(async move {
@@ -175,9 +176,27 @@ fn read_until(terminal: &mut std::fs::File, seen: &mut String, until: &str) -> R
     let mut buffer = [0; 4096];
     while !seen.contains(until) {
         let count = terminal.read(&mut buffer).with_context(|| format!("no {until:?} in {seen:?}"))?;
-        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        let piece = String::from_utf8_lossy(&buffer[..count]);
+        eprint!("{piece}");
+        seen.push_str(&piece);
     }
     Ok(())
+}
+
+/// What a person does there.
+fn at_the_terminal(mut terminal: std::fs::File, slave: &OwnedFd, pid: u32) -> Result<()> {
+    let mut seen = String::new();
+    terminal.write_all(b"test -t 0 && stty size; echo en''d\n")?;
+    read_until(&mut terminal, &mut seen, "end\r\n")?;
+    ensure!(seen.contains("33 111"), "{seen}");
+    resize(slave, "44", "122", pid)?;
+    terminal.write_all(b"until stty size | grep '44 122'; do sleep 0.1; done; echo resi''zed\n")?;
+    read_until(&mut terminal, &mut seen, "resized\r\n")?;
+    terminal.write_all(b"echo slee''ping; sleep 1000\n")?;
+    read_until(&mut terminal, &mut seen, "sleeping\r\n")?;
+    // Ctrl-C, as a key.
+    terminal.write_all(b"\x03")?;
+    Ok(terminal.write_all(b"exit 7\n")?)
 }
 
 #[tokio::test]
@@ -194,23 +213,10 @@ async fn a_terminal_has_its_size_its_resizes_and_its_keys() -> Result<()> {
     let master: OwnedFd = pty.master;
     let pid = client.id().context("fleetctl has ended")?;
     let slave = pty.slave;
-    let story = tokio::task::spawn_blocking(move || {
-        let (mut terminal, mut seen) = (std::fs::File::from(master), String::new());
-        terminal.write_all(b"test -t 0 && stty size; echo $TERM.; echo en''d\n")?;
-        read_until(&mut terminal, &mut seen, "\r\nend\r\n")?;
-        ensure!(seen.contains("33 111"), "{seen}");
-        terminal.write_all(b"trap 'stty size; echo resi''zed' WINCH; echo set''up\n")?;
-        read_until(&mut terminal, &mut seen, "setup\r\n")?;
-        resize(&slave, "44", "122", pid)?;
-        // busybox's shell runs its trap once a command has ended.
-        terminal.write_all(b"while sleep 0.1; do :; done\n")?;
-        read_until(&mut terminal, &mut seen, "resized\r\n")?;
-        ensure!(seen.contains("44 122"), "{seen}");
-        // Ctrl-C, as a key.
-        terminal.write_all(b"\x03")?;
-        terminal.write_all(b"\nexit 7\n")?;
-        Ok(())
-    });
+    let (done, story) = tokio::sync::oneshot::channel();
+    // On a thread that nobody waits for: a terminal that says nothing more would hold it for ever.
+    let terminal = std::fs::File::from(master);
+    std::thread::spawn(move || done.send(at_the_terminal(terminal, &slave, pid)));
     tokio::time::timeout(END, story).await.context("the terminal says nothing more")???;
     let ended = tokio::time::timeout(END, client.wait()).await.context("the shell does not end")??;
     ensure!(ended.code() == Some(7), "{ended}");
@@ -233,11 +239,13 @@ async fn exec_on_all_prefixes_lines_and_counts_who_succeeded() -> Result<()> {
         fleet.capsule(name).apply(&sleeper("w")).await?;
     }
     fleet.capsule("b").exec("w", &["touch", "/only-here"]).await?.ok()?;
-    let all = fleet.fleetctl(&["--all", "exec", "w", "--", "sh", "-c", "echo out; echo err >&2"]).await?.ok()?;
+    let all =
+        fleet.fleetctl(&["--all", "exec", "w", "--", "sh", "-c", "echo out; echo err >&2"]).await?.ok()?;
     let mut lines: Vec<&str> = all.stdout.lines().chain(all.stderr.lines()).collect();
     lines.sort_unstable();
     ensure!(lines == ["[a] err", "[a] out", "[b] err", "[b] out"], "{all:?}");
-    let some = fleet.fleetctl(&["--all", "exec", "w", "--", "test", "-e", "/only-here"]).await?.expect_code(3)?;
+    let some =
+        fleet.fleetctl(&["--all", "exec", "w", "--", "test", "-e", "/only-here"]).await?.expect_code(3)?;
     ensure!(some.stderr.contains("a: the command ended with exit 1"), "{some:?}");
     let none = fleet.fleetctl(&["--all", "exec", "w", "--", "nope"]).await?.expect_code(1)?;
     ensure!(none.stderr.matches("not found").count() == 2, "{none:?}");

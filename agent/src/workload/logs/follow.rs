@@ -1,10 +1,10 @@
 //! Log records as they come.
 
-use std::{io, path::Path, pin::pin};
+use std::{io, os::unix::fs::MetadataExt as _, path::Path, pin::pin, time::Duration};
 
 use capsule_proto::v1;
 use futures_util::StreamExt as _;
-use inotify::{EventMask, Inotify, WatchMask};
+use inotify::{Inotify, WatchMask};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -13,6 +13,9 @@ use crate::workload::WorkloadError;
 
 /// Records read before they are handed on: a slow client makes the reader wait, not grow.
 const BATCH: usize = 128;
+/// Between looks whether the directory is still there: while a file in it is open, inotify does not
+/// say that it is gone.
+const LOOK: Duration = Duration::from_secs(1);
 /// Of one inotify read.
 const NOTICES: usize = 4096;
 
@@ -39,8 +42,10 @@ pub(in crate::workload) async fn send(
         ));
     }
     let mut notices = pin!(notices);
-    let mut gone = false;
+    let began_in = identity(dir).await;
     loop {
+        // Looked at before what was written last is read: an open file outlives its name.
+        let gone = follow && identity(dir).await != began_in;
         let (back, records) = blocking(move || batch(reader)).await.map_err(failed())?;
         reader = back;
         let more = records.len() == BATCH;
@@ -53,19 +58,21 @@ pub(in crate::workload) async fn send(
             continue;
         }
         let Some(notices) = notices.as_mut().as_pin_mut() else { return Ok(()) };
-        // What was written last has been read: an open file outlives its name.
         if gone {
             return Err(WorkloadError::Deleted);
         }
         let mut notices = notices;
         tokio::select! {
-            notice = notices.next() => match notice {
-                Some(Ok(event)) => gone |= event.mask.contains(EventMask::IGNORED),
-                _ => return Ok(()),
-            },
+            notice = notices.next() => if !matches!(notice, Some(Ok(_))) { return Ok(()) },
+            () = tokio::time::sleep(LOOK) => {}
             () = to.closed() => return Ok(()),
         }
     }
+}
+
+/// Another one where the directory was removed, or removed and made anew.
+async fn identity(dir: &Path) -> Option<(u64, u64)> {
+    tokio::fs::metadata(dir).await.ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn watch(dir: &Path) -> io::Result<inotify::EventStream<Vec<u8>>> {

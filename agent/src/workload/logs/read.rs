@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use capsule_proto::{timestamp, v1};
@@ -17,6 +17,8 @@ use super::{
 
 /// Pieces of one line are joined up to this; a longer line comes as several.
 const LONGEST_LINE: usize = 1024 * 1024;
+/// By how much the kernel's clock for files may be behind that of records, generously.
+const CLOCK_TICK: Duration = Duration::from_secs(1);
 /// Read at once while looking for the last lines.
 const BLOCK: usize = 64 * 1024;
 
@@ -223,7 +225,8 @@ fn stamp(at: SystemTime) -> String {
 }
 
 fn ended_before(path: &Path, since: SystemTime) -> bool {
-    fs::metadata(path).and_then(|meta| meta.modified()).is_ok_and(|modified| modified < since)
+    let modified = fs::metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|modified| modified + CLOCK_TICK < since)
 }
 
 /// Where the last `count` lines begin, found from the end backwards.

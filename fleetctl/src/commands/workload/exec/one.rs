@@ -57,7 +57,8 @@ async fn converse(out: &Out, capsule: &Capsule, start: ExecStart) -> Result<Exit
     if stdin {
         tokio::spawn(pump_stdin(sender.clone()));
     }
-    relay(out, output, &sender, signals, tty).await
+    let ended = relay(out, output, &sender, signals, tty).await;
+    named::workload(capsule, &name, ended).await
 }
 
 async fn relay(
