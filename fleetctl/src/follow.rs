@@ -151,7 +151,7 @@ where
             return Err(failure);
         }
         out.note(&format!("{}: {}. Going on as soon as it is back …", to.capsule, failure.message));
-        stream = reopen(&open, &last).await?;
+        stream = reopen(&open, last.as_ref()).await?;
         out.note(&format!("{}: going on", to.capsule));
     }
 }
@@ -174,7 +174,7 @@ async fn pass_on<M: Clone>(
 /// Tries until the capsule answers, be it with a refusal.
 async fn reopen<M: Clone, Fut>(
     open: &impl Fn(Option<M>) -> Fut,
-    last: &Option<M>,
+    last: Option<&M>,
 ) -> Result<Streaming<M>, Failure>
 where
     Fut: Future<Output = Result<Streaming<M>, Failure>>,
@@ -182,7 +182,7 @@ where
     let (mut pause, most) = RETRY;
     loop {
         tokio::time::sleep(pause).await;
-        match open(last.clone()).await {
+        match open(last.cloned()).await {
             Err(failure) if failure.is_lost_connection() => pause = (pause * 2).min(most),
             answer => return answer,
         }
