@@ -19,22 +19,14 @@ use nix::{
 };
 use testbed::{
     fixtures,
-    scenario::{Capsule, Fleet, eventually},
+    scenario::{Capsule, FOREVER, Fleet, eventually, shell},
 };
 
-const FOREVER: &str = "[sh, -c, \"trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done\"]";
 /// For something to appear.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn scratch(name: &str) -> String {
     format!("kind: Container\nname: {name}\ncontainer:\n  image: {}\n", fixtures::ECHO)
-}
-
-fn sleeper(name: &str, rest: &str) -> String {
-    format!(
-        "kind: Container\nname: {name}\ncontainer:\n  image: {}\n  command: {FOREVER}\n{rest}",
-        fixtures::BUSYBOX
-    )
 }
 
 async fn cp(a: &Capsule<'_>, from: &str, to: &str) -> Result<()> {
@@ -64,10 +56,10 @@ fn picture(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
             todo.extend(children);
             "directory".to_owned()
         } else if meta.is_symlink() {
-            format!("link {:?}", fs::read_link(&path)?)
+            format!("link {:?}", fs::read_link(&path)?.as_os_str().as_bytes())
         } else {
             let first = links.entry(meta.ino()).or_insert_with(|| name.clone());
-            format!("{} {first:?}", fixtures::image::digest(&fs::read(&path)?))
+            format!("{} {:?}", fixtures::image::digest(&fs::read(&path)?), first.as_os_str().as_bytes())
         };
         seen.insert(name, format!("{:o} {} {content}", meta.mode(), meta.mtime()));
     }
@@ -178,7 +170,7 @@ fn archive(links: &[(&str, &str)], files: &[&str]) -> Result<Vec<u8>> {
 async fn no_copy_leaves_the_root_of_its_workload() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w", "")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     let host = fleet.dir().join("canary");
     fs::create_dir(&host)?;
     fs::write(host.join("secret"), "of the host")?;
@@ -238,8 +230,8 @@ async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
     let a = fleet.capsule("a");
     a.fleetctl(&["volume", "create", "data", "16M"]).await?.ok()?;
     let volume = "  mounts: [{ volumeName: data, mountPath: /data }]\n";
-    a.apply(&sleeper("w", &format!("  readOnlyRootfs: true\n{volume}"))).await?;
-    a.apply(&sleeper("free", "")).await?;
+    a.apply(&shell("w", FOREVER, &format!("  readOnlyRootfs: true\n{volume}"))).await?;
+    a.apply(&shell("free", FOREVER, "")).await?;
     let dir = fleet.dir().join("copies");
     fs::create_dir_all(dir.join("tree"))?;
     fs::write(dir.join("tree/file"), "x")?;
@@ -283,7 +275,7 @@ async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
 async fn an_interrupted_copy_leaves_no_half_of_a_file() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w", "")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     let dir = fleet.dir().join("copies");
     fs::create_dir(&dir)?;
     // A directory is being read for as long as its reader likes: the pipe has no end.

@@ -15,20 +15,12 @@ use nix::{
 };
 use testbed::{
     fixtures,
-    scenario::{Capsule, Fleet, eventually},
+    scenario::{Capsule, FOREVER, Fleet, eventually, shell},
 };
 use tokio::process::Child;
 
-const FOREVER: &str = "[sh, -c, \"trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done\"]";
 /// For a process to end that should.
 const END: Duration = Duration::from_secs(15);
-
-fn sleeper(name: &str) -> String {
-    format!(
-        "kind: Container\nname: {name}\ncontainer:\n  image: {}\n  command: {FOREVER}\n",
-        fixtures::BUSYBOX
-    )
-}
 
 /// `fleetctl exec` in the background.
 fn spawn(fleet: &Fleet, words: &[&str]) -> Result<Child> {
@@ -61,7 +53,7 @@ async fn expect_count(a: &Capsule<'_>, word: &str, expected: usize) -> Result<()
 async fn exec_passes_streams_and_exit_codes_through() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     a.apply(&format!("kind: Container\nname: bare\ncontainer:\n  image: {}\n", fixtures::ECHO)).await?;
 
     let output = a.exec("w", &["sh", "-c", "echo out; echo err >&2; exit 42"]).await?.expect_code(42)?;
@@ -112,7 +104,7 @@ async fn exec_passes_streams_and_exit_codes_through() -> Result<()> {
 async fn a_command_ends_with_its_client_and_with_its_agent() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     let pid = a.pid("w").await?;
     // A pipeline, whose parts outlive their shell unless they are killed with it.
     let pipeline = ["w", "--", "sh", "-c", "sleep 7777 | sleep 7778"];
@@ -141,7 +133,7 @@ async fn a_command_ends_with_its_client_and_with_its_agent() -> Result<()> {
 async fn signals_reach_the_command_and_a_second_one_ends_the_call() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     for (sent, name, code) in [(Signal::SIGTERM, "TERM", 3), (Signal::SIGINT, "INT", 4)] {
         let script =
             format!("trap 'echo got; exit {code}' {name}; touch /tmp/{name}; while :; do sleep 0.1; done");
@@ -203,7 +195,7 @@ fn at_the_terminal(mut terminal: std::fs::File, slave: &OwnedFd, pid: u32) -> Re
 async fn a_terminal_has_its_size_its_resizes_and_its_keys() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    a.apply(&sleeper("w")).await?;
+    a.apply(&shell("w", FOREVER, "")).await?;
     let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(&size, None)?;
     let ends = || Ok::<_, std::io::Error>(Stdio::from(pty.slave.try_clone()?));
@@ -236,7 +228,7 @@ fn resize(terminal: &OwnedFd, rows: &str, columns: &str, pid: u32) -> Result<()>
 async fn exec_on_all_prefixes_lines_and_counts_who_succeeded() -> Result<()> {
     let fleet = Fleet::netns(2).await?;
     for name in ["a", "b"] {
-        fleet.capsule(name).apply(&sleeper("w")).await?;
+        fleet.capsule(name).apply(&shell("w", FOREVER, "")).await?;
     }
     fleet.capsule("b").exec("w", &["touch", "/only-here"]).await?.ok()?;
     let all =

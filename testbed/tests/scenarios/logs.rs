@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Stdio, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use testbed::{
     fixtures,
-    scenario::{Capsule, Fleet, eventually},
+    scenario::{Capsule, Fleet, eventually, shell},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -16,14 +16,6 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(20);
 /// Memory of its own that a log pump may take, one beside each container.
 const PUMP_KIB: u64 = 2048;
-
-fn shell(name: &str, script: &str) -> String {
-    let script = serde_json::json!(script);
-    format!(
-        "kind: Container\nname: {name}\ncontainer:\n  image: {}\n  command: [sh, -c, {script}]\n",
-        fixtures::BUSYBOX
-    )
-}
 
 fn writer(name: &str, lines: u32, bytes: u32) -> String {
     format!(
@@ -65,7 +57,7 @@ async fn lines_are_told_apart_and_found_by_number_time_and_run() -> Result<()> {
     let script = "echo run $(cat /proc/sys/kernel/random/uuid); printf 'odd \\377\\n' >&2; \
                   head -c 100000 /dev/zero | tr '\\0' x; echo; for i in 1 2 3; do echo out $i; sleep 0.1; done; \
                   echo end >&2; trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
-    a.apply(&shell("w", script)).await?;
+    a.apply(&shell("w", script, "")).await?;
     eventually(LIMIT, async || {
         ensure!(a.logs("w").await?.contains("end\n"), "it has not written all");
         Ok(())
@@ -110,7 +102,7 @@ async fn logs_are_rotated_and_a_follower_misses_nothing() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
     // Made before it runs, so that the follower is there from the first line on: 22 MiB.
-    a.apply(&shell("w", "mkfifo /fifo; read go < /fifo; seq 460000; exec sleep 1000")).await?;
+    a.apply(&shell("w", "mkfifo /fifo; read go < /fifo; seq 460000; exec sleep 1000", "")).await?;
     let (mut child, mut lines) = follow(&fleet, &["w"])?;
     eventually(LIMIT, async || a.exec("w", &["test", "-p", "/fifo"]).await?.ok()).await?;
     a.exec("w", &["sh", "-c", "echo go > /fifo"]).await?.ok()?;
@@ -157,7 +149,7 @@ async fn following_goes_on_over_restarts_of_agent_and_workload() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
     let script = "i=0; trap 'exit 0' TERM; while :; do i=$((i+1)); echo $i; echo $i >&2; sleep 0.02; done";
-    a.apply(&shell("w", script)).await?;
+    a.apply(&shell("w", script, "")).await?;
     let (child, mut lines) = follow(&fleet, &["w"])?;
     let mut seen: Vec<u32> = Vec::new();
     while seen.len() < 20 {
@@ -202,7 +194,7 @@ async fn a_full_disk_stops_no_workload_and_the_loss_is_told() -> Result<()> {
     let fleet = Fleet::builder(1).disk("a", 256 << 20).start().await?;
     let a = fleet.capsule("a");
     let script = "i=0; while :; do i=$((i+1)); echo line $i; echo $i > /dev/shm/n; sleep 0.005; done";
-    a.apply(&shell("w", script)).await?;
+    a.apply(&shell("w", script, "")).await?;
     let pid = a.pid("w").await?;
     let counter = || -> Result<u64> {
         Ok(fs::read_to_string(format!("/proc/{pid}/root/dev/shm/n"))?.trim().parse().unwrap_or_default())
