@@ -108,6 +108,7 @@ fn extract_as(stream: &mut impl io::Read, target: &Path) -> io::Result<()> {
         let text = format!("there is no directory {}; make it first", parent.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
+    refuse_special(target)?;
     let staging = Staging::make(parent)?;
     let shape = extract(stream, &staging.0)?;
     let whole = match shape {
@@ -124,6 +125,19 @@ fn extract_as(stream: &mut impl io::Read, target: &Path) -> io::Result<()> {
         }
     };
     fs::rename(&whole, target).map_err(|error| refused(error, &whole, target))
+}
+
+/// A device, FIFO or socket is not what a copy may take the place of: whoever writes `/dev/null`
+/// means to write into it.
+fn refuse_special(target: &Path) -> io::Result<()> {
+    let Ok(meta) = fs::symlink_metadata(target) else { return Ok(()) };
+    let kind = meta.file_type();
+    if kind.is_file() || kind.is_dir() || kind.is_symlink() {
+        return Ok(());
+    }
+    let text =
+        format!("{} is no regular file; write into it with `fleetctl cp … - > FILE`", target.display());
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
 }
 
 /// Why one cannot take the place of the other.
@@ -172,6 +186,17 @@ mod tests {
         let unpacked = start(pieces, to.to_path_buf()).await.unwrap();
         packing.await.unwrap()?;
         unpacked
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, socket) = (root.path().join("file"), root.path().join("socket"));
+        fs::write(&file, "content").unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = copy(&file, &socket).await.unwrap_err().to_string();
+        assert!(error.contains("is no regular file"), "{error}");
+        assert!(!fs::symlink_metadata(&socket).unwrap().file_type().is_file());
     }
 
     #[tokio::test]
