@@ -7,6 +7,7 @@ use std::{
 
 use nix::unistd::mkdir;
 
+use super::api::NAMESPACE;
 use crate::runtime::RuntimeError;
 
 /// The kernel's limit for the path of a Unix socket, without the closing NUL.
@@ -95,6 +96,20 @@ impl Layout {
         self.dir().join("runc")
     }
 
+    /// What runc keeps of each container that it has.
+    pub(super) fn runc_containers(&self) -> PathBuf {
+        self.runc_root().join(NAMESPACE)
+    }
+
+    /// What containerd keeps of each task while it runs.
+    pub(super) fn bundles(&self) -> PathBuf {
+        self.engine_state().join("io.containerd.runtime.v2.task").join(NAMESPACE)
+    }
+
+    fn engine_state(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
     pub(super) fn tmp(&self) -> PathBuf {
         self.state_dir.join("tmp")
     }
@@ -125,7 +140,7 @@ impl Layout {
              [debug]\nlevel = \"warn\"\n\n\
              [cgroup]\npath = \"/{cgroup_parent}/engine\"\n",
             root = quoted(self.dir().join("root")),
-            state = quoted(self.dir().join("state")),
+            state = quoted(self.engine_state()),
             socket = quoted(self.socket()),
         )
     }

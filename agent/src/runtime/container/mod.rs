@@ -4,6 +4,7 @@
 //!   the agent; the next agent takes it over. One task watches it and restarts it.
 //! - `events.rs`: one task follows containerd's events and turns them into [`RuntimeEvent`]s.
 //! - `spec/`, `user.rs`: from a manifest and an image to the OCI runtime spec. Pure.
+//! - `leftovers.rs`: what containerd forgets when its caller is killed.
 //! - `sandbox.rs` containers and snapshots, `task.rs` processes, `exec/` commands inside them,
 //!   `rootfs.rs` mounting: thin verbs over containerd's API, gathered by `runtime.rs`.
 //!
@@ -17,6 +18,7 @@ mod events;
 mod exec;
 mod host;
 mod layout;
+mod leftovers;
 mod rootfs;
 #[allow(clippy::module_inception)]
 mod runtime;
@@ -135,11 +137,12 @@ impl Containerd {
         tracing::warn!(cgroup = self.cgroup_parent, "a control group still has processes and stays");
     }
 
-    /// What an agent that was killed may have left: execs nobody listens to, snapshots without a
-    /// container, mounts.
+    /// What an agent that was killed may have left: execs nobody listens to, halves of tasks,
+    /// snapshots without a container, mounts.
     async fn remove_leftovers(&self) -> Result<(), RuntimeError> {
         rootfs::unmount_leftovers(&self.layout.tmp());
         exec::remove_leftovers(self).await?;
+        self.clear_leftovers().await?;
         self.remove_stray_snapshots().await
     }
 }

@@ -200,7 +200,7 @@ impl Containerd {
                 message: "its task must be deleted first".to_owned(),
             });
         }
-        self.discard_shim(name).await?;
+        self.clear(name).await?;
         let answer = self.containers().delete(request(DeleteContainerRequest { id: name.to_string() })).await;
         found(answer, format!("remove the container of workload {name}"))?;
         let filter = format!("labels.\"{LABEL_WORKLOAD}\"==\"{name}\"");

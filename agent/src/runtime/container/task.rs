@@ -53,7 +53,7 @@ impl Containerd {
         create.set_timeout(CREATE_DEADLINE);
         match self.tasks().create(create).await {
             Ok(answer) => Ok(answer.into_inner().pid),
-            Err(status) if status.code() == Code::AlreadyExists => self.prepared(name).await,
+            Err(status) if is_in_the_way(&status) => self.prepared(name).await,
             Err(status) => Err(start_failed(&format!("make the task of workload {name}"), status)),
         }
     }
@@ -64,19 +64,12 @@ impl Containerd {
             Some(process) if process.status() != ProcessStatus::Stopped => return Ok(process.pid),
             Some(_) => "an earlier task has ended and must be deleted first",
             None => {
-                self.discard_shim(name).await?;
+                self.clear(name).await?;
                 "an earlier try was cut short, and its rest is removed now"
             }
         };
         let attempt = format!("make the task of workload {name}");
         Err(RuntimeError::Engine { attempt, message: message.to_owned() })
-    }
-
-    /// A containerd that is killed while it makes a task leaves a shim without one: its successor
-    /// finds no task, and yet refuses another. Deleting the task ends the shim.
-    pub(super) async fn discard_shim(&self, name: &Name) -> Result<(), RuntimeError> {
-        let answer = self.tasks().delete(request(DeleteTaskRequest { container_id: name.to_string() })).await;
-        found(answer, format!("remove the rest of a task of workload {name}")).map(drop)
     }
 
     pub(super) async fn start_prepared(&self, name: &Name) -> Result<(), RuntimeError> {
@@ -149,6 +142,12 @@ impl Containerd {
     fn oom_kills(&self, name: &Name) -> u64 {
         self.host.cgroups.oom_kills(&format!("{}/{name}", self.cgroup_parent))
     }
+}
+
+/// Whether a task, or the rest of one, has this name already.
+fn is_in_the_way(status: &Status) -> bool {
+    let has = |part: &str| status.message().contains(part);
+    status.code() == Code::AlreadyExists || has("failed to start shim") && has("file exists")
 }
 
 /// An exit as containerd reports it.

@@ -1,0 +1,139 @@
+//! What containerd leaves of a task whose making was cut short.
+//!
+//! An agent that is killed takes its calls with it. containerd 1.6 then gives up half-way and may
+//! forget a shim that it has just started, a bundle that was still in use, or a container of runc's.
+//! The next task of that name would be refused, and without one they would stay for good.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use capsule_proto::Name;
+use containerd_client::services::v1::DeleteTaskRequest;
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{
+    Containerd,
+    api::{found, request},
+    layout::io_error,
+};
+use crate::{runtime::RuntimeError, sys::run};
+
+/// Its file name begins so, whatever its version.
+const SHIM: &str = "containerd-shim";
+/// For runc to kill and remove one container.
+const RUNC_DEADLINE: Duration = Duration::from_secs(20);
+
+impl Containerd {
+    /// Clears all names that have leftovers and no task.
+    pub(super) async fn clear_leftovers(&self) -> Result<(), RuntimeError> {
+        let mut names: BTreeSet<String> = children(&self.layout.bundles());
+        names.extend(children(&self.layout.runc_containers()));
+        names.extend(shims(&self.layout.socket()).into_iter().map(|shim| shim.name));
+        for name in names.iter().filter_map(|name| name.parse().ok()) {
+            if self.process(&name).await?.is_none() {
+                self.clear(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what there is of a task that containerd does not know.
+    pub(super) async fn clear(&self, name: &Name) -> Result<(), RuntimeError> {
+        // A containerd that was killed while it made a task knows the shim and no task; deleting
+        // that task ends the shim.
+        let answer = self.tasks().delete(request(DeleteTaskRequest { container_id: name.to_string() })).await;
+        found(answer, format!("remove the rest of a task of workload {name}"))?;
+        for shim in shims(&self.layout.socket()).iter().filter(|shim| shim.name == name.as_str()) {
+            tracing::info!(subject = name.as_str(), pid = shim.pid, "a shim without a task is ended");
+            // Gone between the two: what was wanted is so.
+            let _ = kill(Pid::from_raw(shim.pid), Signal::SIGKILL);
+        }
+        self.delete_from_runc(name).await?;
+        let bundle = self.layout.bundles().join(name.as_str());
+        remove_bundle(&bundle).map_err(|error| io_error("remove", &bundle, &error))
+    }
+
+    async fn delete_from_runc(&self, name: &Name) -> Result<(), RuntimeError> {
+        let root = self.layout.runc_containers();
+        if !root.join(name.as_str()).exists() {
+            return Ok(());
+        }
+        let root = root.display().to_string();
+        let arguments = ["--root", &root, "delete", "--force", name.as_str()];
+        let answer = run::run("runc", &arguments, b"", RUNC_DEADLINE).await;
+        answer.map(drop).map_err(|error| RuntimeError::Engine {
+            attempt: format!("remove the rest of workload {name}"),
+            message: error.to_string(),
+        })
+    }
+}
+
+fn children(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn remove_bundle(bundle: &Path) -> io::Result<()> {
+    while umount2(&bundle.join("rootfs"), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    match fs::remove_dir_all(bundle) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A running shim.
+#[derive(Debug, PartialEq, Eq)]
+struct Shim {
+    pid: i32,
+    name: String,
+}
+
+/// The shims of the containerd that listens on `socket`.
+fn shims(socket: &Path) -> Vec<Shim> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let shim = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let name = parse(&fs::read(entry.path().join("cmdline")).ok()?, socket)?;
+        Some(Shim { pid, name })
+    };
+    processes.filter_map(shim).collect()
+}
+
+/// The workload of a shim by its arguments, each closed by a NUL: `… -id NAME -address SOCKET`.
+/// `None` for any other process, such as the short-lived ones that start or delete a shim.
+fn parse(cmdline: &[u8], socket: &Path) -> Option<String> {
+    let words: Vec<&OsStr> = cmdline.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+    let program = PathBuf::from(words.first()?);
+    let is_shim = program.file_name()?.as_bytes().starts_with(SHIM.as_bytes());
+    let value = |flag: &str| words.windows(2).find(|pair| pair[0] == flag).map(|pair| pair[1]);
+    let verb = words.iter().skip(1).any(|word| *word == "start" || *word == "delete");
+    let ours = is_shim && !verb && value("-address")? == socket;
+    ours.then(|| value("-id")?.to_str().map(str::to_owned)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_shims_of_this_containerd_are_ours() {
+        let socket = Path::new("/s/containerd.sock");
+        let name = |words: &str| parse(words.replace(' ', "\0").as_bytes(), socket);
+        let shim = "/usr/bin/containerd-shim-runc-v2 -namespace capsule -id web -address";
+        assert_eq!(name(&format!("{shim} /s/containerd.sock ")).as_deref(), Some("web"));
+        assert_eq!(name(&format!("{shim} /other/containerd.sock ")), None);
+        assert_eq!(name(&format!("{shim} /s/containerd.sock start ")), None);
+        assert_eq!(name("/usr/bin/grep -id web -address /s/containerd.sock "), None);
+        assert_eq!(name(""), None);
+    }
+}
