@@ -61,7 +61,9 @@ async fn apply_waits_for_ready_and_says_what_is_in_its_way() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
     let wait = ["apply", "-f", "-", "--wait", "--timeout", "3s"];
-    let fails = shell("fails", "echo cannot read my settings >&2; exit 3", NEVER);
+    // Without the probe it would count as ready in the instant before it ends.
+    let probed = format!("{NEVER}  readiness: {{ tcp: {{ port: 80 }} }}\n");
+    let fails = shell("fails", "echo cannot read my settings >&2; exit 3", &probed);
     let failed = with(&a, &wait, &fails).await?.expect_code(1)?.stderr;
     ensure!(failed.contains("exit code 3") && failed.contains("cannot read my settings"), "{failed}");
     let unready = echo("unready", "  readiness: { http: { port: 8080, path: /nowhere } }\n");

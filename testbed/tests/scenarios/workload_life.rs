@@ -169,6 +169,13 @@ async fn readiness_is_probed_and_a_failing_probe_says_why() -> Result<()> {
     unready(&a, "gone", "/nowhere answered status 404").await?;
     unready(&a, "broken", "/visits answered status 500").await?;
     unready(&a, "exec", "ended with exit code 3: no file yet").await?;
+    // The reason is there from the first failure on, the event from the second.
+    eventually(LIMIT, async || {
+        let events = a.fleetctl(&["events", "--subject", "exec"]).await?.ok()?.stdout;
+        ensure!(events.contains("NotReady"), "{events}");
+        Ok(())
+    })
+    .await?;
     unready(&a, "slow", "`sleep 100` gave no answer within 300ms").await?;
     unready(&a, "wrong", "nothing-like-this").await?;
     ready(&a, "http").await?;
