@@ -16,11 +16,7 @@ pub async fn workload<T>(
     name: &str,
     outcome: Result<T, impl Into<Failure>>,
 ) -> Result<T, Failure> {
-    let failure = match outcome {
-        Ok(value) => return Ok(value),
-        Err(error) => error.into(),
-    };
-    Err(suggest(failure, name, workload_names(capsule)).await)
+    suggest(outcome, name, workload_names(capsule)).await
 }
 
 /// Adds to "not found" the volume that was most likely meant.
@@ -29,21 +25,22 @@ pub async fn volume<T>(
     name: &str,
     outcome: Result<T, impl Into<Failure>>,
 ) -> Result<T, Failure> {
-    let failure = match outcome {
-        Ok(value) => return Ok(value),
-        Err(error) => error.into(),
-    };
-    Err(suggest(failure, name, volume_names(capsule)).await)
+    suggest(outcome, name, volume_names(capsule)).await
 }
 
-async fn suggest(failure: Failure, name: &str, known: impl Future<Output = Vec<String>>) -> Failure {
-    if !failure.is_not_found() {
-        return failure;
-    }
+async fn suggest<T>(
+    outcome: Result<T, impl Into<Failure>>,
+    name: &str,
+    known: impl Future<Output = Vec<String>>,
+) -> Result<T, Failure> {
+    let failure = match outcome.map_err(Into::into) {
+        Err(failure) if failure.is_not_found() => failure,
+        outcome => return outcome,
+    };
     let known = tokio::time::timeout(SUGGESTION_TIMEOUT, known).await.unwrap_or_default();
     match nearest(name, known.iter().map(String::as_str)) {
-        Some(meant) if meant != name => failure.and(&format!("Did you mean {meant:?}?")),
-        _ => failure,
+        Some(meant) if meant != name => Err(failure.and(&format!("Did you mean {meant:?}?"))),
+        _ => Err(failure),
     }
 }
 

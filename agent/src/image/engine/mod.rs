@@ -24,7 +24,7 @@ use tonic::{
 pub use content::{CHUNK_BYTES, Expected, Ingest, Written, blob_ref};
 pub use lease::{Collect, Lease};
 
-/// containerd's namespace that holds everything of a capsule.
+/// containerd keeps objects of different users apart by namespace; a capsule needs one.
 pub const NAMESPACE: &str = "capsule";
 /// Snapshotter that layers are unpacked into.
 pub const SNAPSHOTTER: &str = "overlayfs";

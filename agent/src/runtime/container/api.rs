@@ -11,12 +11,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::runtime::RuntimeError;
+use crate::{image::NAMESPACE, runtime::RuntimeError};
 
-/// containerd keeps objects of different users apart by namespace; a capsule needs one.
-pub(super) const NAMESPACE: &str = "capsule";
-/// Where snapshots are kept.
-pub(super) const SNAPSHOTTER: &str = "overlayfs";
 /// containerd's own limit of a message, in bytes.
 pub(super) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 

@@ -7,8 +7,7 @@ use std::{
 
 use nix::unistd::mkdir;
 
-use super::api::NAMESPACE;
-use crate::runtime::RuntimeError;
+use crate::{image::NAMESPACE, runtime::RuntimeError};
 
 /// The kernel's limit for the path of a Unix socket, without the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;

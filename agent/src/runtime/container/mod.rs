@@ -117,11 +117,6 @@ impl Containerd {
         self.channel.clone()
     }
 
-    /// The containerd namespace of everything on this capsule.
-    pub fn namespace(&self) -> &'static str {
-        api::NAMESPACE
-    }
-
     /// Stops containerd itself and removes its control groups. Running containers are not touched;
     /// only for an agent that was told to stop everything, after it stopped them.
     pub async fn shutdown(&self) {

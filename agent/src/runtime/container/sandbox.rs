@@ -24,11 +24,14 @@ use tonic::{Code, transport::Channel};
 
 use super::{
     Containerd,
-    api::{MESSAGE_MAX, SNAPSHOTTER, any, failed, found, request},
+    api::{MESSAGE_MAX, any, failed, found, request},
     rootfs, spec,
     user::{self, Accounts, User},
 };
-use crate::runtime::{RuntimeError, Sandbox, Setup};
+use crate::{
+    image::SNAPSHOTTER,
+    runtime::{RuntimeError, Sandbox, Setup},
+};
 
 /// containerd's shim for runc.
 const RUNTIME: &str = "io.containerd.runc.v2";

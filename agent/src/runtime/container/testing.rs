@@ -116,7 +116,7 @@ pub(super) fn import_busybox(containerd: &Containerd, dir: &Path) -> ImageInfo {
     let status = Command::new("ctr")
         .arg("--address")
         .arg(containerd.layout.socket())
-        .args(["--namespace", containerd.namespace(), "image", "import"])
+        .args(["--namespace", crate::image::NAMESPACE, "image", "import"])
         .arg(&archive)
         .output()
         .unwrap();
