@@ -2,7 +2,7 @@
 //! [`Bed`] takes it all away, also on failure.
 
 use std::{
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -465,10 +465,10 @@ async fn root_what_is_left_of_a_task_that_was_cut_short_is_removed_and_another_c
     std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
     let tmpfs = (Some("tmpfs"), bundle.join("rootfs"), Some("tmpfs"), nix::mount::MsFlags::empty());
     nix::mount::mount(tmpfs.0, &tmpfs.1, tmpfs.2, tmpfs.3, None::<&str>).unwrap();
-    let mut shim = std::process::Command::new("containerd-shim-runc-v2")
-        .args(["-namespace", "capsule", "-id", "web", "-address"])
+    let mut shim = std::process::Command::new("sh")
+        .arg0("/usr/bin/containerd-shim-runc-v2")
+        .args(["-c", "read line", "shim", "-namespace", "capsule", "-id", "web", "-address"])
         .arg(bed.dir.path().join("containerd/containerd.sock"))
-        .current_dir(&bundle)
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
