@@ -37,6 +37,8 @@ lint:
 deny:
 	@$(CARGO) deny --log-level error check bans licenses sources
 
+# A failed scenario shows logs, events and network; its error is the last line, not a backtrace.
+test: export RUST_LIB_BACKTRACE := 0
 test: setup ## every test: unit, property, scenario (needs root), a minute of fuzzing
 	@$(CARGO) build --workspace --bins --tests --quiet
 	@$(CARGO) nextest run --workspace --no-fail-fast
