@@ -1,14 +1,15 @@
 //! Whether a workload can be reached, and what it says.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Fleet, eventually};
+use super::{Fleet, POLL, eventually};
 use crate::sys::netns;
 
 /// For one connection and one answer.
@@ -29,7 +30,7 @@ impl Fleet {
     /// Holds that nothing answers there, now.
     pub async fn expect_unreachable(&self, target: &str, port: u16) -> Result<()> {
         let address = self.address(target, port)?;
-        match blocking(move || http_get(address, "/")).await {
+        match blocking(move || get(connect(address)?, address, "/")).await {
             Ok(answer) => bail!("{target} is reachable on port {port}: {answer}"),
             Err(_) => Ok(()),
         }
@@ -58,9 +59,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.context("the call panicked")?
 }
 
-/// The body of a successful GET.
+/// The body of a successful GET. Waits for the port: a program that runs may not listen yet.
 pub fn http_get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = connect(address)?;
+    get(patiently(|| connect(address))?, address, path)
+}
+
+fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("no answer from {address}"))?;
@@ -69,9 +73,9 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
-/// Whether what is sent comes back over TCP.
+/// Whether what is sent comes back over TCP, once the port is there.
 pub fn tcp_echo(address: SocketAddr, message: &[u8]) -> Result<()> {
-    let mut stream = connect(address)?;
+    let mut stream = patiently(|| connect(address))?;
     let mut back = vec![0; message.len()];
     stream.write_all(message)?;
     stream.read_exact(&mut back).with_context(|| format!("{address} does not echo"))?;
@@ -81,6 +85,10 @@ pub fn tcp_echo(address: SocketAddr, message: &[u8]) -> Result<()> {
 
 /// The same over UDP, one datagram.
 pub fn udp_echo(address: SocketAddr, message: &[u8]) -> Result<()> {
+    patiently(|| udp_echo_once(address, message))
+}
+
+fn udp_echo_once(address: SocketAddr, message: &[u8]) -> Result<()> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
@@ -90,6 +98,21 @@ pub fn udp_echo(address: SocketAddr, message: &[u8]) -> Result<()> {
     let read = socket.recv(&mut back).with_context(|| format!("{address} does not echo"))?;
     ensure!(&back[..read] == message, "{address} answers something else");
     Ok(())
+}
+
+/// Tries again while the port is closed.
+fn patiently<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + REACH_LIMIT;
+    loop {
+        match attempt() {
+            Err(error) if is_refused(&error) && Instant::now() < end => thread::sleep(POLL),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {
