@@ -79,8 +79,9 @@ impl From<VolumeError> for Status {
             VolumeError::Store(error) => return error.into(),
             VolumeError::NotFound(_) => Code::NotFound,
             VolumeError::Exists { .. } => Code::AlreadyExists,
-            VolumeError::Size { .. } | VolumeError::Name(_) => Code::InvalidArgument,
-            VolumeError::Shrink { .. }
+            VolumeError::Size(_) | VolumeError::Name(_) => Code::InvalidArgument,
+            VolumeError::Missing { .. }
+            | VolumeError::Shrink { .. }
             | VolumeError::Claimed { .. }
             | VolumeError::Named { .. }
             | VolumeError::Mounted { .. } => Code::FailedPrecondition,

@@ -26,7 +26,7 @@ pub use label::{Selector, SelectorError};
 pub use name::{Name, NameError};
 pub use size::{Size, SizeError};
 pub use time::{system_time, timestamp};
-pub use validate::{Violation, validate};
+pub use validate::{MAX_VOLUME, MIN_VOLUME, Violation, VolumeSizeError, check_volume_size, validate};
 
 /// Messages, clients and servers of `capsule.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

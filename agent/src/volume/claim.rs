@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use capsule_proto::{Name, v1};
+use capsule_proto::{Name, Size, check_volume_size, v1};
 use rusqlite::Transaction;
 
 use super::{
@@ -11,18 +11,12 @@ use super::{
     table::{self, State},
 };
 
-/// The least in which ext4 has room for its journal.
-pub const MIN_SIZE: u64 = 16 << 20;
-/// What a file on ext4 with 4 KiB blocks may hold, with some room left for its map.
-pub const MAX_SIZE: u64 = 15 << 40;
 /// Sizes are rounded up to whole blocks.
 const BLOCK: u64 = 4096;
 
 /// The size that a volume gets when `asked` bytes are wanted.
 pub(super) fn usable_size(asked: u64) -> Result<u64, VolumeError> {
-    if !(MIN_SIZE..=MAX_SIZE).contains(&asked) {
-        return Err(VolumeError::Size { asked, min: MIN_SIZE, max: MAX_SIZE });
-    }
+    check_volume_size(Size::from_bytes(asked))?;
     Ok(asked.next_multiple_of(BLOCK))
 }
 
@@ -38,7 +32,8 @@ impl Volumes {
         table::remove_claims_of(tx, workload)?;
         for mount in mounts {
             let volume: Name = mount.volume_name.parse()?;
-            let entry = table::get(tx, &volume)?.ok_or_else(|| VolumeError::NotFound(volume.clone()))?;
+            let entry = table::get(tx, &volume)?
+                .ok_or_else(|| VolumeError::Missing { volume: volume.clone(), workload: workload.clone() })?;
             if entry.state == State::Deleting {
                 return Err(VolumeError::Deleting(volume));
             }
@@ -67,17 +62,18 @@ impl Volumes {
         size_bytes: u64,
         labels: &BTreeMap<String, String>,
     ) -> Result<v1::ApplyAction, VolumeError> {
-        let size = usable_size(size_bytes)?;
         let Some(entry) = table::get(tx, name)? else {
-            table::insert(tx, name, size, labels)?;
+            table::insert(tx, name, usable_size(size_bytes)?, labels)?;
             return Ok(v1::ApplyAction::Created);
         };
         if entry.state == State::Deleting {
             return Err(VolumeError::Deleting(name.clone()));
         }
-        if size < entry.size {
-            return Err(VolumeError::Shrink { name: name.clone(), actual: entry.size, asked: size });
+        if size_bytes.next_multiple_of(BLOCK) < entry.size {
+            let (actual, asked) = (Size::from_bytes(entry.size), Size::from_bytes(size_bytes));
+            return Err(VolumeError::Shrink { name: name.clone(), actual, asked });
         }
+        let size = usable_size(size_bytes)?;
         if size == entry.size && *labels == entry.labels {
             return Ok(v1::ApplyAction::Unchanged);
         }

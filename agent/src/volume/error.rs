@@ -1,6 +1,6 @@
 //! What can go wrong with a volume.
 
-use capsule_proto::{Name, NameError};
+use capsule_proto::{Name, NameError, Size, VolumeSizeError};
 
 use crate::{store::StoreError, sys::run::RunError};
 
@@ -8,40 +8,45 @@ use crate::{store::StoreError, sys::run::RunError};
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// No such volume.
-    #[error("there is no volume {0}; create it first, or apply its manifest together with the workload")]
+    #[error("there is no volume {0}; `fleetctl volume list` shows those that this capsule has")]
     NotFound(Name),
+    /// A workload is to mount it, and nobody has made it.
+    #[error(
+        "there is no volume {volume} for workload {workload} to mount; create it first with `fleetctl volume create \
+         {volume} SIZE`, or apply a `kind: Volume` document of that name together with the workload"
+    )]
+    Missing {
+        /// Which.
+        volume: Name,
+        /// Whose manifest names it.
+        workload: Name,
+    },
     /// It exists with another size.
-    #[error("volume {name} exists with {actual} bytes, not {asked}; resize it, or choose another name")]
+    #[error("volume {name} exists with {actual}, not {asked}; resize it, or choose another name")]
     Exists {
         /// Which.
         name: Name,
         /// Its size.
-        actual: u64,
+        actual: Size,
         /// What was asked for.
-        asked: u64,
+        asked: Size,
     },
     /// Volumes only grow.
     #[error(
-        "volume {name} has {actual} bytes and cannot shrink to {asked}; make a smaller one and copy the data"
+        "a volume never shrinks: {name} has {actual}, and {asked} were asked for; make another volume of that size \
+         and copy the data"
     )]
     Shrink {
         /// Which.
         name: Name,
         /// Its size.
-        actual: u64,
+        actual: Size,
         /// What was asked for.
-        asked: u64,
+        asked: Size,
     },
     /// Outside what a file system can be made of.
-    #[error("a volume of {asked} bytes cannot be made; use {min} to {max} bytes")]
-    Size {
-        /// What was asked for.
-        asked: u64,
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
-    },
+    #[error(transparent)]
+    Size(#[from] VolumeSizeError),
     /// Read-write use excludes every other use.
     #[error(
         "volume {volume} is used by workload {holder}, {how}; only read-only uses can share a volume. Delete \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use capsule_proto::{Name, v1};
+use capsule_proto::{Name, Size, v1};
 use rusqlite::Transaction;
 
 use super::{
@@ -42,7 +42,8 @@ impl Volumes {
         let (this, volume) = (self.clone(), name.clone());
         let work = move |tx: &Transaction<'_>| match table::get(tx, &volume)? {
             Some(Entry { size: actual, .. }) if actual != size => {
-                Err(VolumeError::Exists { name: volume, actual, asked: size })
+                let (actual, asked) = (Size::from_bytes(actual), Size::from_bytes(size_bytes));
+                Err(VolumeError::Exists { name: volume, actual, asked })
             }
             _ => this.declare(tx, &volume, size, &labels).map(drop),
         };
@@ -100,7 +101,7 @@ impl Volumes {
         let device = self.blocking(name, "make", create).await?;
         let tool = |source| VolumeError::Tool { volume: name.clone(), attempt: "format", source };
         ext4::make(device.path()).await.map_err(tool)?;
-        self.emit(name, "Created", format!("volume {name} of {size} bytes was made"));
+        self.emit(name, "Created", format!("volume {name} of {} was made", Size::from_bytes(size)));
         Ok(())
     }
 
@@ -119,11 +120,14 @@ impl Volumes {
         }
         let growth = ext4::grow(device.path()).await.map_err(tool)?;
         match growth {
-            Growth::Done => self.emit(name, "Resized", format!("volume {name} has {size} bytes now")),
+            Growth::Done => {
+                self.emit(name, "Resized", format!("volume {name} has {} now", Size::from_bytes(size)));
+            }
             Growth::Refused => {
                 let text = format!(
-                    "volume {name} will have {size} bytes when it is mounted next: the agent has no \
-                     CAP_SYS_RESOURCE, without which the kernel grows no mounted file system"
+                    "volume {name} will have {} when it is mounted next: the agent has no CAP_SYS_RESOURCE, \
+                     without which the kernel grows no mounted file system",
+                    Size::from_bytes(size)
                 );
                 self.inner.events.emit(NewEvent::new("volume", name, "ResizeDeferred", text).warning());
             }
@@ -138,7 +142,9 @@ impl Volumes {
         let total = stat.blocks() * stat.fragment_size();
         if free < size || free < total / 100 * NEARLY_FULL_PERCENT {
             let text = format!(
-                "volume {name} promises {size} bytes, the host's disk has {free} left: writes to it may fail"
+                "volume {name} promises {}, and the host's disk has {} MiB left: writes to it may fail",
+                Size::from_bytes(size),
+                free >> 20
             );
             self.inner.events.emit(NewEvent::new("volume", name, "DiskScarce", text).warning());
         }

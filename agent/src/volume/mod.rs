@@ -31,7 +31,6 @@ use std::{
 
 use capsule_proto::{Name, timestamp, v1};
 
-pub use claim::{MAX_SIZE, MIN_SIZE};
 pub use error::VolumeError;
 pub use lifecycle::Force;
 

@@ -1,5 +1,6 @@
 use std::{fs, process::Command};
 
+use capsule_proto::{MAX_VOLUME, MIN_VOLUME};
 use tempfile::TempDir;
 
 use super::*;
@@ -75,7 +76,7 @@ async fn a_read_write_claim_excludes_others_and_names_its_holder() {
     assert!(error.to_string().contains("job, read-only"), "{error}");
     claim(&volumes, "job", &[]).await.unwrap();
     claim(&volumes, "web", &[uses("data", false)]).await.unwrap();
-    assert!(matches!(claim(&volumes, "web", &[uses("none", false)]).await, Err(VolumeError::NotFound(_))));
+    assert!(matches!(claim(&volumes, "web", &[uses("none", false)]).await, Err(VolumeError::Missing { .. })));
 }
 
 #[tokio::test]
@@ -87,8 +88,10 @@ async fn a_declared_size_grows_never_shrinks_and_has_bounds() {
     assert_eq!(declare(&volumes, "data", SIZE - 1).await.unwrap(), v1::ApplyAction::Unchanged);
     assert_eq!(declare(&volumes, "data", 2 * SIZE).await.unwrap(), v1::ApplyAction::Updated);
     assert!(matches!(declare(&volumes, "data", SIZE).await, Err(VolumeError::Shrink { .. })));
-    for size in [0, MIN_SIZE - 1, MAX_SIZE + 1] {
-        assert!(matches!(declare(&volumes, "data", size).await, Err(VolumeError::Size { .. })));
+    let error = declare(&volumes, "data", 1 << 20).await.unwrap_err().to_string();
+    assert!(error.contains("never shrinks: data has 64MiB, and 1MiB"), "{error}");
+    for size in [0, MIN_VOLUME.bytes() - 1, MAX_VOLUME.bytes() + 1] {
+        assert!(matches!(declare(&volumes, "new", size).await, Err(VolumeError::Size(_))));
     }
 }
 

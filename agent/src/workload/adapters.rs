@@ -139,7 +139,7 @@ impl From<NetworkError> for NeedError {
 impl From<VolumeError> for NeedError {
     fn from(error: VolumeError) -> Self {
         let kind = match &error {
-            VolumeError::Name(_) | VolumeError::Size { .. } => NeedKind::Invalid,
+            VolumeError::Name(_) | VolumeError::Size(_) => NeedKind::Invalid,
             other if other.is_retryable() => NeedKind::Failed,
             _ => NeedKind::Conflict,
         };

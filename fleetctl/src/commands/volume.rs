@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use capsule_proto::{
-    Name, Size,
+    Name, Size, check_volume_size,
     v1::{
         CreateVolumeRequest, DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest, ResizeVolumeRequest,
         Volume as Wire,
@@ -112,6 +112,7 @@ impl Volume {
 
 impl Create {
     async fn run(self, session: &Session) -> Result<Exit> {
+        check_volume_size(self.size).map_err(|error| usage(error.to_string()))?;
         let request = CreateVolumeRequest {
             name: self.name.to_string(),
             size_bytes: self.size.bytes(),

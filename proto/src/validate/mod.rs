@@ -25,11 +25,27 @@ use crate::{
     v1::{self, manifest::Spec},
 };
 
-/// Smallest volume: what an ext4 file system with a journal needs.
-const MIN_VOLUME: Size = Size::from_bytes(4 << 20);
+/// Smallest volume: the least in which ext4 has room for its journal.
+pub const MIN_VOLUME: Size = Size::from_bytes(16 << 20);
 
-/// Largest volume.
-const MAX_VOLUME: Size = Size::from_bytes(1 << 50);
+/// Largest volume: what a file on ext4 with 4 KiB blocks may hold, with some room left for its map.
+pub const MAX_VOLUME: Size = Size::from_bytes(15 << 40);
+
+/// A size that no volume can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{asked} is too {} for a volume, which has {MIN_VOLUME} to {MAX_VOLUME}",
+    if *.asked < MIN_VOLUME { "small" } else { "large" }
+)]
+pub struct VolumeSizeError {
+    /// What was asked for.
+    pub asked: Size,
+}
+
+/// Whether a volume can have this size.
+pub fn check_volume_size(size: Size) -> Result<(), VolumeSizeError> {
+    if (MIN_VOLUME..=MAX_VOLUME).contains(&size) { Ok(()) } else { Err(VolumeSizeError { asked: size }) }
+}
 
 /// One thing that is wrong with a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +73,7 @@ pub fn validate(manifest: &v1::Manifest) -> Vec<Violation> {
             report.at("container", |report| workload::check_container(report, spec));
         }
         Some(Spec::MicroVm(spec)) => report.at("microVm", |report| workload::check_micro_vm(report, spec)),
-        Some(Spec::Volume(spec)) => report.at("size", |report| check_volume_size(report, spec.size)),
+        Some(Spec::Volume(spec)) => report.at("size", |report| check_volume(report, spec.size)),
         None => {}
     }
     report.done()
@@ -89,15 +105,9 @@ fn check_kind(report: &mut Report, manifest: &v1::Manifest) {
     }
 }
 
-fn check_volume_size(report: &mut Report, bytes: u64) {
+fn check_volume(report: &mut Report, bytes: u64) {
     match Size::from_bytes(bytes) {
         Size::ZERO => report.add("it is missing; write a size, such as 10GiB"),
-        size if size < MIN_VOLUME => {
-            report.add(format!("{size} is too small; a volume takes at least {MIN_VOLUME}"));
-        }
-        size if size > MAX_VOLUME => {
-            report.add(format!("{size} is too large; a volume takes at most {MAX_VOLUME}"));
-        }
-        _ => {}
+        size => check_volume_size(size).unwrap_or_else(|error| report.add(error.to_string())),
     }
 }

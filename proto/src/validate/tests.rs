@@ -222,8 +222,11 @@ fn enum_values_of_a_newer_version_are_refused() {
 fn a_volume_has_a_size_that_can_be_made() {
     accepted(&volume(1 << 30));
     refused(&volume(0), "size", "missing");
-    refused(&volume(1), "size", "at least 4MiB");
-    refused(&volume(u64::MAX), "size", "at most 1PiB");
+    accepted(&volume(MIN_VOLUME.bytes()));
+    accepted(&volume(MAX_VOLUME.bytes()));
+    let bounds = "for a volume, which has 16MiB to 15TiB";
+    refused(&volume(MIN_VOLUME.bytes() - 1), "size", &format!("too small {bounds}"));
+    refused(&volume(MAX_VOLUME.bytes() + 1), "size", &format!("too large {bounds}"));
 }
 
 #[test]

@@ -145,7 +145,14 @@ async fn a_full_volume_hurts_nobody_else_and_grows_but_never_shrinks() -> Result
     ensure!(number(&full["usedBytes"]) > 20 * MIB, "{full}");
 
     let shrink = a.fleetctl(&["volume", "resize", "small", "16M"]).await?;
-    ensure!(shrink.code != 0 && shrink.stderr.contains("cannot shrink"), "{shrink:?}");
+    ensure!(
+        shrink.code != 0 && shrink.stderr.contains("a volume never shrinks: small has 32MiB, and 16MiB"),
+        "{shrink:?}"
+    );
+    let said = "15MiB is too small for a volume, which has 16MiB to 15TiB";
+    let created = a.fleetctl(&["volume", "create", "tiny", "15M"]).await?.expect_code(2)?;
+    let declared = a.apply_err(&volume("tiny", "15M")).await?;
+    ensure!(created.stderr.contains(said) && declared.contains(said), "{created:?}\n{declared}");
     let resized = a.fleetctl(&["volume", "resize", "small", "96M"]).await?.ok()?;
     let now = shown(&a, "small").await?;
     // Without CAP_SYS_RESOURCE the kernel grows no mounted file system; then it must say so.
