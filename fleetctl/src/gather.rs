@@ -94,7 +94,7 @@ async fn print<T: Serialize>(
         };
         let Some(of_capsule) = next else { break };
         for answer in &of_capsule {
-            tally.count(&answer.result);
+            tally.count(&printer.outcome(answer));
         }
         printer.take(&of_capsule);
     }

@@ -8,7 +8,7 @@ use capsule_proto::{
     v1::Role,
 };
 
-use super::roles::role_name;
+use super::roles::{deed, role_name};
 
 /// A refused call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +77,11 @@ pub enum Refusal {
     #[error("this capsule took too many calls in the last minute to take more; wait some seconds")]
     Busy,
     /// The key may not do this.
-    #[error("operator key {key} has role {}; {method} needs {}", role_name(*.has), role_name(*.needs))]
+    #[error(
+        "your key ({key}) has role {} on this capsule, and to {} it needs role {}; one of the capsule's admins can \
+         give it with `fleetctl key add KEY --role {}`, where KEY is the line that your `fleetctl key show` prints",
+        role_name(*.has), deed(.method), role_name(*.needs), role_name(*.needs)
+    )]
     Role {
         /// Its name.
         key: String,

@@ -5,45 +5,55 @@ use capsule_proto::v1::Role;
 /// The only method without credentials.
 pub const ADOPT: &str = "/capsule.v1.Identity/Adopt";
 
-/// Least role of every method but [`ADOPT`], by full name.
-const LEAST_ROLES: &[(&str, Role)] = &[
-    ("/capsule.v1.Identity/WhoAmI", Role::Viewer),
-    ("/capsule.v1.Identity/ListKeys", Role::Viewer),
-    ("/capsule.v1.Identity/AddKey", Role::Admin),
-    ("/capsule.v1.Identity/RemoveKey", Role::Admin),
+/// Least role of every method but [`ADOPT`], by full name, and what the method does for an operator.
+const LEAST_ROLES: &[(&str, Role, &str)] = &[
+    ("/capsule.v1.Identity/WhoAmI", Role::Viewer, "ask who it is"),
+    ("/capsule.v1.Identity/ListKeys", Role::Viewer, "list keys"),
+    ("/capsule.v1.Identity/AddKey", Role::Admin, "enroll keys"),
+    ("/capsule.v1.Identity/RemoveKey", Role::Admin, "remove keys"),
     // Only ever the caller's own.
-    ("/capsule.v1.Identity/RotateKey", Role::Viewer),
-    ("/capsule.v1.Node/GetInfo", Role::Viewer),
-    ("/capsule.v1.Node/Logs", Role::Viewer),
-    ("/capsule.v1.Events/List", Role::Viewer),
-    ("/capsule.v1.Images/Pull", Role::Operator),
-    ("/capsule.v1.Images/Push", Role::Operator),
-    ("/capsule.v1.Images/List", Role::Viewer),
-    ("/capsule.v1.Images/Remove", Role::Operator),
-    ("/capsule.v1.Images/Prune", Role::Operator),
-    ("/capsule.v1.Volumes/Create", Role::Operator),
-    ("/capsule.v1.Volumes/List", Role::Viewer),
-    ("/capsule.v1.Volumes/Get", Role::Viewer),
-    ("/capsule.v1.Volumes/Resize", Role::Operator),
-    ("/capsule.v1.Volumes/Delete", Role::Operator),
-    ("/capsule.v1.Workloads/Apply", Role::Operator),
-    ("/capsule.v1.Workloads/List", Role::Viewer),
-    ("/capsule.v1.Workloads/Get", Role::Viewer),
-    ("/capsule.v1.Workloads/Delete", Role::Operator),
-    ("/capsule.v1.Workloads/Start", Role::Operator),
-    ("/capsule.v1.Workloads/Stop", Role::Operator),
-    ("/capsule.v1.Workloads/Restart", Role::Operator),
-    ("/capsule.v1.Workloads/Wait", Role::Viewer),
-    ("/capsule.v1.Workloads/Logs", Role::Viewer),
-    ("/capsule.v1.Workloads/Exec", Role::Operator),
-    ("/capsule.v1.Workloads/CopyOut", Role::Operator),
-    ("/capsule.v1.Workloads/CopyIn", Role::Operator),
+    ("/capsule.v1.Identity/RotateKey", Role::Viewer, "replace itself"),
+    ("/capsule.v1.Node/GetInfo", Role::Viewer, "see the capsule"),
+    ("/capsule.v1.Node/Logs", Role::Viewer, "read the capsule's log"),
+    ("/capsule.v1.Events/List", Role::Viewer, "read events"),
+    ("/capsule.v1.Images/Pull", Role::Operator, "pull images"),
+    ("/capsule.v1.Images/Push", Role::Operator, "push images"),
+    ("/capsule.v1.Images/List", Role::Viewer, "list images"),
+    ("/capsule.v1.Images/Remove", Role::Operator, "remove images"),
+    ("/capsule.v1.Images/Prune", Role::Operator, "prune images"),
+    ("/capsule.v1.Volumes/Create", Role::Operator, "create volumes"),
+    ("/capsule.v1.Volumes/List", Role::Viewer, "list volumes"),
+    ("/capsule.v1.Volumes/Get", Role::Viewer, "see volumes"),
+    ("/capsule.v1.Volumes/Resize", Role::Operator, "resize volumes"),
+    ("/capsule.v1.Volumes/Delete", Role::Operator, "delete volumes"),
+    ("/capsule.v1.Workloads/Apply", Role::Operator, "apply manifests"),
+    ("/capsule.v1.Workloads/Plan", Role::Viewer, "see what an apply would do"),
+    ("/capsule.v1.Workloads/List", Role::Viewer, "list workloads"),
+    ("/capsule.v1.Workloads/Get", Role::Viewer, "see workloads"),
+    ("/capsule.v1.Workloads/Delete", Role::Operator, "delete workloads"),
+    ("/capsule.v1.Workloads/Start", Role::Operator, "start workloads"),
+    ("/capsule.v1.Workloads/Stop", Role::Operator, "stop workloads"),
+    ("/capsule.v1.Workloads/Restart", Role::Operator, "restart workloads"),
+    ("/capsule.v1.Workloads/Wait", Role::Viewer, "wait for workloads"),
+    ("/capsule.v1.Workloads/Logs", Role::Viewer, "read workloads' logs"),
+    ("/capsule.v1.Workloads/Exec", Role::Operator, "run commands in workloads"),
+    ("/capsule.v1.Workloads/CopyOut", Role::Operator, "copy files out of workloads"),
+    ("/capsule.v1.Workloads/CopyIn", Role::Operator, "copy files into workloads"),
 ];
 
 /// The least role that may call `method`; an unknown one is left to admins, and to the router,
 /// which does not know it either.
 pub fn least_role(method: &str) -> Role {
-    LEAST_ROLES.iter().find(|(name, _)| *name == method).map_or(Role::Admin, |(_, role)| *role)
+    find(method).map_or(Role::Admin, |(_, role, _)| *role)
+}
+
+/// What `method` does, as a verb with its object: `apply manifests`.
+pub fn deed(method: &str) -> &str {
+    find(method).map_or(method, |(_, _, deed)| *deed)
+}
+
+fn find(method: &str) -> Option<&'static (&'static str, Role, &'static str)> {
+    LEAST_ROLES.iter().find(|(name, ..)| *name == method)
 }
 
 /// `viewer`, `operator`, `admin`.
@@ -74,10 +84,10 @@ mod tests {
                 methods.extend(service.method.iter().map(|method| path(method.name())));
             }
         }
-        let mut known: BTreeSet<String> = LEAST_ROLES.iter().map(|(name, _)| name.to_string()).collect();
+        let mut known: BTreeSet<String> = LEAST_ROLES.iter().map(|(name, ..)| name.to_string()).collect();
         known.insert(ADOPT.into());
         assert_eq!(known.len(), LEAST_ROLES.len() + 1, "a method stands twice in the table");
         assert_eq!(known, methods);
-        assert!(LEAST_ROLES.iter().all(|(_, role)| *role != Role::Unspecified));
+        assert!(LEAST_ROLES.iter().all(|(_, role, deed)| *role != Role::Unspecified && !deed.is_empty()));
     }
 }

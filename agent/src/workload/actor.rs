@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use capsule_proto::{Name, v1};
+use capsule_proto::{Name, system_time, v1};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     procfs,
     registry::{Parts, Registry},
     spec::Desired,
-    status::{self, CRASH_LOOP_ENDS, Record},
+    status::{self, CRASH_LOOP_ENDS, Readiness, Record},
 };
 use crate::{
     event::NewEvent,
@@ -63,7 +63,10 @@ impl Actor {
         observed: Observed,
     ) -> Self {
         let desired = handle.desired();
+        // A wait that an earlier agent began goes on where it was.
+        let mut starts = Backoff::new(MIN_BACKOFF, MAX_BACKOFF).after(record.quick_ends.saturating_sub(1));
         let volatile = Volatile {
+            next_start: record.last_exit.as_ref().and_then(|exit| due_after(exit, starts.next_wait())),
             ended: record.last_exit.as_ref().map(end_of),
             recorded: record.last_exit.as_ref().and_then(status::recorded_exit),
             restart_due: observed.task().filter(|_| desired.restart > record.begun).map(|task| task.pid),
@@ -77,7 +80,7 @@ impl Actor {
             observed,
             volatile,
             record,
-            starts: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
+            starts,
             retries: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             image: None,
             mounts: BTreeMap::new(),
@@ -190,8 +193,8 @@ impl Actor {
             self.volatile.ended = None;
             self.volatile.next_start = None;
             self.starts.reset();
-            let Record { started_at, begun, .. } = self.record;
-            self.record = Record { started_at, begun, ..Record::default() };
+            let Record { started_at, told, begun, .. } = self.record;
+            self.record = Record { started_at, told, begun, ..Record::default() };
         }
         if old.restart != self.desired.restart {
             self.volatile.restart_due = self.observed.task().map(|task| task.pid);
@@ -245,7 +248,8 @@ impl Actor {
     fn watch_readiness(&mut self) {
         let current = self.observed.sandbox.as_ref().is_some_and(|s| s.spec_hash == self.desired.spec_hash);
         let pid = self.observed.task().filter(|task| task.state == TaskState::Running).map(|task| task.pid);
-        let pid = pid.filter(|_| current && self.desired.wants_run());
+        let stays = |pid: &u32| self.volatile.stopping.is_none_or(|stopping| stopping.pid != *pid);
+        let pid = pid.filter(|pid| current && self.desired.wants_run() && stays(pid));
         let (Some(pid), Some(readiness)) = (pid, &self.desired.spec.readiness) else {
             self.probe = None;
             self.record.answer = Answer::default();
@@ -255,13 +259,27 @@ impl Actor {
             self.probe = Some(Probe::start(&self.parts, &self.handle, &self.desired, readiness, pid));
         }
         let answer = self.probe.as_ref().map(Probe::answer).unwrap_or_default();
-        if answer.ready && !self.record.answer.ready {
-            self.tell("Ready", "its readiness probe succeeds");
-        }
-        if answer.failing && !self.record.answer.failing {
-            self.warn("NotReady", format!("its readiness probe fails: {}", answer.why));
-        }
+        self.tell_readiness(pid, &answer);
         self.record.answer = answer;
+    }
+
+    /// Once a run, until it changes: whoever probes anew (another agent, an older spec that is wanted
+    /// again) finds what is known already.
+    fn tell_readiness(&mut self, pid: u32, answer: &Answer) {
+        let found = match answer {
+            Answer { ready: true, .. } => Readiness::Ready,
+            Answer { failing: true, .. } => Readiness::NotReady,
+            _ => return,
+        };
+        if self.record.told.replace((pid, found)) == Some((pid, found)) {
+            return;
+        }
+        match found {
+            Readiness::Ready => self.tell("Ready", "its readiness probe succeeds"),
+            Readiness::NotReady => {
+                self.warn("NotReady", format!("its readiness probe fails: {}", answer.why));
+            }
+        }
     }
 
     fn failed(&mut self, step: &Step, error: &WorkloadError) {
@@ -302,12 +320,14 @@ impl Actor {
 
     /// Commits how a run ended, and decides when the next begins.
     async fn keep_ended(&mut self, exit: &Exit, ended: v1::ExitStatus) -> Result<(), WorkloadError> {
-        let wanted = self.desired.wants_run();
+        let quick_ends = if self.was_steady(exit) { 0 } else { self.record.quick_ends + 1 };
+        let ended = v1::ExitStatus { quick_ends, ..ended };
         let end = end_of(&ended);
-        let restarts = self.record.restarts + u32::from(wanted);
+        let ends = self.record.ends + 1;
         let (name, epoch, kept) = (self.handle.name.clone(), self.desired.epoch, ended.clone());
-        self.parts.store.write(move |tx| super::table::record(tx, &name, epoch, restarts, &kept)).await?;
-        self.record.restarts = restarts;
+        self.parts.store.write(move |tx| super::table::record(tx, &name, epoch, ends, &kept)).await?;
+        self.record.ends = ends;
+        self.record.quick_ends = quick_ends;
         self.record.last_exit = Some(ended.clone());
         self.volatile.recorded = Some(exit.clone());
         let text = status::describe(&ended);
@@ -316,20 +336,21 @@ impl Actor {
             End::Failure if ended.lost => self.warn("Lost", text.clone()),
             End::Failure => self.warn("Exited", text.clone()),
         }
-        if wanted {
+        if self.desired.wants_run() {
             self.volatile.ended = Some(end);
-            self.decide_next_start(exit, &text);
+            self.decide_next_start(&text);
         }
         Ok(())
     }
 
-    fn decide_next_start(&mut self, exit: &Exit, text: &str) {
+    fn was_steady(&self, exit: &Exit) -> bool {
         let lasted = self.record.started_at.and_then(|began| exit.at.duration_since(began).ok());
-        if lasted.is_some_and(|lasted| lasted >= STEADY) {
+        lasted.is_some_and(|lasted| lasted >= STEADY)
+    }
+
+    fn decide_next_start(&mut self, text: &str) {
+        if self.record.quick_ends == 0 {
             self.starts.reset();
-            self.record.quick_ends = 0;
-        } else {
-            self.record.quick_ends += 1;
         }
         if plan::ends_here(&self.desired, &self.volatile) {
             return;
@@ -375,6 +396,13 @@ impl Actor {
     fn warn(&self, reason: &'static str, text: impl Into<String>) {
         self.parts.events.emit(NewEvent::new("workload", &self.handle.name, reason, text).warning());
     }
+}
+
+/// When `wait` after an end is over; `None` where it is over already.
+fn due_after(exit: &v1::ExitStatus, wait: Duration) -> Option<Instant> {
+    let ended = system_time(exit.at.as_ref()?);
+    let since = SystemTime::now().duration_since(ended).unwrap_or_default();
+    wait.checked_sub(since).filter(|left| !left.is_zero()).map(|left| Instant::now() + left)
 }
 
 fn end_of(exit: &v1::ExitStatus) -> End {

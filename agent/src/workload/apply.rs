@@ -33,7 +33,7 @@ struct Outcome {
 
 /// Leaves the transaction without a commit.
 enum Abort {
-    DryRun(Outcome),
+    OnlyAsked(Outcome),
     Refused(WorkloadError),
 }
 
@@ -46,9 +46,8 @@ impl From<StoreError> for Abort {
 impl Workloads {
     pub(super) async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, WorkloadError> {
         let names: Vec<String> = request.manifests.iter().map(|manifest| manifest.name.clone()).collect();
-        let dry_run = request.dry_run;
         let answer = self.try_apply(request).await;
-        if let (Err(error), false) = (&answer, dry_run) {
+        if let Err(error) = &answer {
             let text = format!("apply was refused: {}", crate::status::chain(error));
             for name in names {
                 let event = NewEvent::new("workload", name, "ApplyRefused", text.clone());
@@ -59,28 +58,46 @@ impl Workloads {
     }
 
     async fn try_apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, WorkloadError> {
+        let (wanted, prune) = self.check(request).await?;
+        let parts = self.parts.clone();
+        let done = self.parts.store.write(move |tx| commit(&parts, tx, &wanted, prune.as_ref())).await?;
+        self.take_up(done).await
+    }
+
+    /// What an apply of the same would answer: it goes all the way but for the commit.
+    pub(super) async fn foretell(
+        &self,
+        request: v1::ApplyRequest,
+    ) -> Result<v1::ApplyResponse, WorkloadError> {
+        let (wanted, prune) = self.check(request).await?;
+        let parts = self.parts.clone();
+        let undone: Result<(), Abort> = self
+            .parts
+            .store
+            .write(move |tx| match commit(&parts, tx, &wanted, prune.as_ref()) {
+                Ok(outcome) => Err(Abort::OnlyAsked(outcome)),
+                Err(error) => Err(Abort::Refused(error)),
+            })
+            .await;
+        match undone {
+            Err(Abort::OnlyAsked(outcome)) => self.foresee(outcome).await,
+            Err(Abort::Refused(error)) => Err(error),
+            Ok(()) => Ok(v1::ApplyResponse::default()),
+        }
+    }
+
+    /// Refuses what no transaction is needed for.
+    async fn check(
+        &self,
+        request: v1::ApplyRequest,
+    ) -> Result<(Vec<Wanted>, Option<Selector>), WorkloadError> {
         let prune: Option<Selector> = match request.prune_selector.trim() {
             "" => None,
             text => Some(text.parse()?),
         };
         let wanted = validate::check(request.manifests, self.parts.images.as_ref())?;
         self.check_host_ports(&wanted).await?;
-        let parts = self.parts.clone();
-        let dry_run = request.dry_run;
-        let done = self
-            .parts
-            .store
-            .write(move |tx| match commit(&parts, tx, &wanted, prune.as_ref()) {
-                Ok(outcome) if dry_run => Err(Abort::DryRun(outcome)),
-                Ok(outcome) => Ok(outcome),
-                Err(error) => Err(Abort::Refused(error)),
-            })
-            .await;
-        match done {
-            Ok(outcome) => self.take_up(outcome).await,
-            Err(Abort::DryRun(outcome)) => self.foresee(outcome).await,
-            Err(Abort::Refused(error)) => Err(error),
-        }
+        Ok((wanted, prune))
     }
 
     /// Ports that a foreign process has; those that this capsule holds are the store's concern.
@@ -297,7 +314,8 @@ fn commit_container(
         Some(_) => v1::ApplyAction::Unchanged,
     };
     let changes = diff::changes(old.as_ref().map(|old| &old.manifest), &wanted.manifest);
-    let answer = result(v1::Kind::Container, name, action, changes);
+    let mut answer = result(v1::Kind::Container, name, action, changes);
+    answer.set_desired_state(old.as_ref().map_or(v1::DesiredState::Running, |old| old.state));
     if action == v1::ApplyAction::Unchanged {
         return Ok((answer, None));
     }
@@ -326,7 +344,7 @@ fn renewed(old: Option<Kept>, wanted: &Wanted, spec_hash: String, action: v1::Ap
         generation: 1,
         created_at: now,
         updated_at: now,
-        restarts: 0,
+        ends: 0,
         last_exit: None,
         stop_grace: None,
         epoch: 1,
@@ -370,7 +388,9 @@ fn commit_prune(
             None => None,
         };
         let action = v1::ApplyAction::Deleted;
-        outcome.results.push(result(kept.manifest.kind(), &kept.name, action, Vec::new()));
+        let mut answer = result(kept.manifest.kind(), &kept.name, action, Vec::new());
+        answer.set_desired_state(kept.state);
+        outcome.results.push(answer);
         outcome.written.push(Written { kept, address, revision: parts.next_revision(), action });
     }
     Ok(())
@@ -388,5 +408,6 @@ fn result(
         action: action as i32,
         changes,
         steps: Vec::new(),
+        desired_state: v1::DesiredState::Unspecified as i32,
     }
 }

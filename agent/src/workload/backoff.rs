@@ -19,6 +19,11 @@ impl Backoff {
         Self { min, max, tries: 0 }
     }
 
+    /// The series after so many waits.
+    pub const fn after(self, tries: u32) -> Self {
+        Self { tries, ..self }
+    }
+
     /// The next wait: `min` doubled with every call up to `max`, ±10 %, never outside the two.
     pub fn next_wait(&mut self) -> Duration {
         let doubled = self.min.saturating_mul(1 << self.tries.min(20));
@@ -51,5 +56,7 @@ mod tests {
         assert!(waits[39] >= Duration::from_secs(54));
         backoff.reset();
         assert!(backoff.next_wait() < Duration::from_secs(2));
+        let fourth = Backoff::new(min, max).after(3).next_wait();
+        assert!(fourth > Duration::from_secs(7) && fourth < Duration::from_secs(9));
     }
 }

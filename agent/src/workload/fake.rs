@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use capsule_proto::Name;
 use tokio::sync::broadcast;
 
-use super::needs::{ImageSource, NeedError};
+use super::needs::{ImageSource, NeedError, NeedKind};
 use crate::{
     image::ImageInfo,
     runtime::{
@@ -222,7 +222,10 @@ impl Runtime for FakeRuntime {
     }
 }
 
-/// Has every image.
+/// The one image that cannot be pulled.
+pub(super) const NO_IMAGE: &str = "none:1";
+
+/// Has every other image.
 pub(super) struct FakeImages;
 
 #[async_trait]
@@ -232,10 +235,13 @@ impl ImageSource for FakeImages {
     }
 
     async fn get(&self, reference: &str) -> Result<Option<ImageInfo>, NeedError> {
-        self.ensure(reference).await.map(Some)
+        Ok(self.ensure(reference).await.ok())
     }
 
     async fn ensure(&self, reference: &str) -> Result<ImageInfo, NeedError> {
+        if reference == NO_IMAGE {
+            return Err(NeedError { kind: NeedKind::Failed, message: "nobody has it".into() });
+        }
         Ok(ImageInfo {
             reference: reference.to_owned(),
             digest: "sha256:0".into(),

@@ -22,7 +22,7 @@ use super::{
     needs::{ImageSource, NetworkSource, VolumeSource},
     plan::{Link, Observed, Volatile},
     spec::{self, Desired},
-    status::{self, Record},
+    status::{self, Readiness, Record},
     table::{self, Kept},
 };
 use crate::{
@@ -263,16 +263,44 @@ impl Workloads {
                 None => Ok(None),
             })
             .await?;
+        let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
         let record = Record {
-            restarts: kept.restarts,
+            ends: kept.ends,
+            quick_ends: kept.last_exit.as_ref().map_or(0, |exit| exit.quick_ends),
             last_exit: kept.last_exit.clone(),
             begun: kept.begun,
+            told: self.told(&kept, sandbox.as_ref()).await?,
             ..Record::default()
         };
-        let sandbox = sandboxes.iter().find(|sandbox| sandbox.name == kept.name).cloned();
         let desired = Desired::of(&kept, address, self.parts.next_revision());
         self.spawn(desired, record, Observed { sandbox, ..Observed::default() });
         Ok(())
+    }
+
+    /// What an earlier agent told of the readiness of the run that goes on.
+    async fn told(
+        &self,
+        kept: &Kept,
+        sandbox: Option<&Sandbox>,
+    ) -> Result<Option<(u32, Readiness)>, WorkloadError> {
+        let task = sandbox.and_then(|sandbox| sandbox.task.as_ref());
+        let is_probed = spec::container(&kept.manifest).is_some_and(|spec| spec.readiness.is_some());
+        let Some(task) = task.filter(|task| is_probed && task.state == TaskState::Running) else {
+            return Ok(None);
+        };
+        let filter = capsule_proto::v1::ListEventsRequest {
+            subject_kind: "workload".into(),
+            subject: kept.name.to_string(),
+            ..Default::default()
+        };
+        let events = self.parts.events.kept(filter).await?;
+        let told = events.iter().rev().find_map(|event| match event.reason.as_str() {
+            "Ready" => Some(Some(Readiness::Ready)),
+            "NotReady" => Some(Some(Readiness::NotReady)),
+            "Started" => Some(None),
+            _ => None,
+        });
+        Ok(told.flatten().map(|found| (task.pid, found)))
     }
 
     /// Hands a committed change to its actor, or makes one.

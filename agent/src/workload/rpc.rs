@@ -29,6 +29,10 @@ impl workloads_server::Workloads for Workloads {
         Ok(Response::new(Workloads::apply(self, request.into_inner()).await?))
     }
 
+    async fn plan(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ApplyResponse> {
+        Ok(Response::new(self.foretell(request.into_inner()).await?))
+    }
+
     async fn list(&self, request: Request<v1::ListWorkloadsRequest>) -> Answer<v1::ListWorkloadsResponse> {
         let selector: Selector = request.into_inner().selector.parse().map_err(WorkloadError::from)?;
         let all = self.registry.all();

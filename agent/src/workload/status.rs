@@ -17,10 +17,18 @@ use crate::runtime::{Exit, Task, TaskState};
 /// Ends in a row, soon after their start, that make a crash loop.
 pub(super) const CRASH_LOOP_ENDS: u32 = 3;
 
+/// What an event tells of a readiness probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    NotReady,
+}
+
 /// What the status needs beside the plan's inputs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Record {
-    pub restarts: u32,
+    /// Runs that ended since counting began.
+    pub ends: u32,
     pub last_exit: Option<v1::ExitStatus>,
     /// Of the present task.
     pub started_at: Option<SystemTime>,
@@ -28,6 +36,8 @@ pub(super) struct Record {
     pub quick_ends: u32,
     /// What the readiness probe says.
     pub answer: Answer,
+    /// The run whose readiness was last told in an event, and what was told.
+    pub told: Option<(u32, Readiness)>,
     /// Epoch of the last run known to have begun; see `table::begin`.
     pub begun: u64,
     /// What the actor is at, where that has a phase of its own.
@@ -42,6 +52,7 @@ pub(super) fn compose(
 ) -> v1::WorkloadStatus {
     let (phase, reason) = phase(desired, observed, volatile, record);
     let running = phase == Phase::Running;
+    let waits = matches!(phase, Phase::BackOff | Phase::CrashLoop);
     let address = desired.address.as_ref();
     let task = observed.task().filter(|task| task.state == TaskState::Running);
     v1::WorkloadStatus {
@@ -49,19 +60,32 @@ pub(super) fn compose(
         reason,
         ready: running && (desired.spec.readiness.is_none() || record.answer.ready),
         pid: task.map_or(0, |task| task.pid),
-        restarts: record.restarts,
+        restarts: restarts(observed, volatile, record),
         started_at: task.and(record.started_at).map(timestamp),
         last_exit: record.last_exit.clone(),
         ipv4: address.map(|address| address.ipv4.to_string()).unwrap_or_default(),
         ipv6: address.map(|address| address.ipv6.to_string()).unwrap_or_default(),
         ports: address.map(|address| address.ports.clone()).unwrap_or_default(),
-        next_start_at: next_start(volatile).map(timestamp),
+        next_start_at: next_start(volatile).filter(|_| waits).map(timestamp),
         image_digest: observed
             .sandbox
             .as_ref()
             .map(|sandbox| sandbox.image_digest.clone())
             .unwrap_or_default(),
     }
+}
+
+/// Runs after the first. Ends are what is kept, and a run that goes on will make one more.
+fn restarts(observed: &Observed, volatile: &Volatile, record: &Record) -> u32 {
+    let goes_on = observed.task().is_some_and(|task| match &task.state {
+        TaskState::Created => false,
+        TaskState::Running => true,
+        TaskState::Exited(exit) => {
+            let is_recorded = volatile.recorded.as_ref().is_some_and(|kept| kept.at == exit.at);
+            volatile.never_ran != Some(task.pid) && !is_recorded
+        }
+    });
+    (record.ends + u32::from(goes_on)).saturating_sub(1)
 }
 
 fn phase(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &Record) -> (Phase, String) {
@@ -135,6 +159,7 @@ pub(super) fn exit_status(exit: &Exit) -> v1::ExitStatus {
         oom_killed: exit.oom_killed,
         at: Some(timestamp(exit.at)),
         lost: false,
+        quick_ends: 0,
     }
 }
 

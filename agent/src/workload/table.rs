@@ -21,7 +21,8 @@ pub(super) struct Kept {
     pub generation: u64,
     pub created_at: SystemTime,
     pub updated_at: SystemTime,
-    pub restarts: u32,
+    /// Runs that ended in this epoch; column `restarts`.
+    pub ends: u32,
     pub last_exit: Option<v1::ExitStatus>,
     pub stop_grace: Option<Duration>,
     /// Rises when counting begins anew: a changed spec, a `start`, a `restart`.
@@ -62,7 +63,7 @@ pub(super) fn put(tx: &Transaction<'_>, kept: &Kept) -> Result<(), StoreError> {
         kept.generation as i64,
         to_millis(kept.created_at),
         to_millis(kept.updated_at),
-        kept.restarts,
+        kept.ends,
         kept.last_exit.as_ref().map(prost::Message::encode_to_vec),
         kept.stop_grace.map(|grace| grace.as_secs() as i64),
         kept.epoch as i64,
@@ -78,11 +79,11 @@ pub(super) fn record(
     tx: &Transaction<'_>,
     name: &Name,
     epoch: u64,
-    restarts: u32,
+    ends: u32,
     exit: &v1::ExitStatus,
 ) -> Result<(), StoreError> {
     tx.prepare_cached("UPDATE workload SET restarts = ?, last_exit = ? WHERE name = ? AND epoch = ?")?
-        .execute(params![restarts, exit.encode_to_vec(), name.as_str(), epoch as i64])?;
+        .execute(params![ends, exit.encode_to_vec(), name.as_str(), epoch as i64])?;
     Ok(())
 }
 
@@ -118,7 +119,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Kept> {
         generation: row.get::<_, i64>(4)? as u64,
         created_at: from_millis(row.get(5)?),
         updated_at: from_millis(row.get(6)?),
-        restarts: row.get(7)?,
+        ends: row.get(7)?,
         last_exit,
         stop_grace: row.get::<_, Option<i64>>(9)?.map(|seconds| Duration::from_secs(seconds.max(0) as u64)),
         epoch: row.get::<_, i64>(10)? as u64,

@@ -7,10 +7,14 @@ use tokio::sync::mpsc;
 
 use super::{
     WorkloadError, WorkloadParts, Workloads,
-    fake::{FakeImages, FakeRuntime},
+    fake::{FakeImages, FakeRuntime, NO_IMAGE},
     table,
 };
-use crate::{event::Events, runtime::RuntimeError, store::Store};
+use crate::{
+    event::{Events, NewEvent},
+    runtime::RuntimeError,
+    store::Store,
+};
 
 struct Bench {
     all: Workloads,
@@ -45,6 +49,17 @@ impl Bench {
         let (to, mut from) = mpsc::channel(64);
         tokio::spawn(async move { while from.recv().await.is_some() {} });
         self.all.wait(request, &to).await
+    }
+
+    /// How many events of this reason there are so far.
+    async fn told(&self, reason: &str) -> usize {
+        let events = &self.all.parts.events;
+        let mut live = events.subscribe();
+        // Events are kept in order: with this one, all before it are.
+        events.emit(NewEvent::new("node", "", "Asked", ""));
+        while live.recv().await.unwrap().reason != "Asked" {}
+        let kept = events.kept(v1::ListEventsRequest::default()).await.unwrap();
+        kept.iter().filter(|event| event.reason == reason).count()
     }
 
     async fn running(&self, name: &str) -> u32 {
@@ -215,13 +230,22 @@ async fn restart_gives_a_new_process_of_the_same_spec() {
 
 #[tokio::test]
 async fn what_keeps_ending_is_a_crash_loop_that_names_its_exit_code() {
-    let bench = Bench::new().await;
+    let mut bench = Bench::new().await;
     bench.runtime.exit_with(Some((3, Duration::from_millis(5))));
     bench.apply(always("a")).await;
     bench.until("web", Phase::CrashLoop).await;
     let status = bench.status("web");
     assert!(status.reason.contains("exit code 3"), "{}", status.reason);
-    assert_eq!(status.restarts, 3);
+    assert_eq!(status.restarts, 2, "three runs are two restarts");
+
+    // Another agent waits on, and counts on.
+    let starts = bench.runtime.calls("start_task");
+    bench.restart_agent().await;
+    bench.until("web", Phase::CrashLoop).await;
+    assert_eq!(bench.runtime.calls("start_task"), starts, "the wait was cut short");
+    let resumed = bench.status("web");
+    assert!(resumed.reason.ends_with("3 times in a row"), "{}", resumed.reason);
+    assert_eq!((resumed.restarts, resumed.next_start_at), (2, status.next_start_at));
     bench.runtime.exit_with(None);
     bench.all.start_one("web").await.unwrap();
     bench.running("web").await;
@@ -245,6 +269,60 @@ async fn a_policy_that_does_not_restart_ends_in_completed_or_failed_for_good() {
     bench.restart_agent().await;
     bench.until("web", Phase::Failed).await;
     assert_eq!(bench.runtime.calls("start_task"), starts);
+    assert_eq!(bench.status("web").restarts, 0, "it ran once");
+}
+
+#[tokio::test]
+async fn restarts_are_runs_after_the_first_whoever_ends_them() {
+    let mut bench = Bench::new().await;
+    bench.apply(always("a")).await;
+    let first = bench.running("web").await;
+    bench.runtime.end(&"web".parse().unwrap(), first, 0);
+    bench.until_pid("web", |pid| pid > first).await;
+    assert_eq!(bench.status("web").restarts, 1);
+    bench.restart_agent().await;
+    bench.running("web").await;
+    assert_eq!(bench.status("web").restarts, 1);
+    bench.all.stop_one("web", None).await.unwrap();
+    bench.wait("web", WaitCondition::Stopped).await.unwrap();
+    assert_eq!(bench.status("web").restarts, 1);
+    bench.all.start_one("web").await.unwrap();
+    bench.running("web").await;
+    assert_eq!(bench.status("web").restarts, 0);
+}
+
+#[tokio::test]
+async fn readiness_is_told_once_a_run_also_by_another_agent_or_an_older_spec() {
+    let mut bench = Bench::new().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = u32::from(listener.local_addr().unwrap().port());
+    let probed = |image: &str| {
+        let mut manifest = always("a");
+        if let Some(Spec::Container(spec)) = &mut manifest.spec {
+            let probe = v1::readiness::Probe::Tcp(v1::TcpProbe { port });
+            spec.image = image.into();
+            spec.readiness = Some(v1::Readiness { probe: Some(probe), ..Default::default() });
+        }
+        manifest
+    };
+    bench.apply(probed("busybox:1")).await;
+    bench.wait("web", WaitCondition::Ready).await.unwrap();
+    assert_eq!(bench.told("Ready").await, 1);
+    bench.restart_agent().await;
+    bench.wait("web", WaitCondition::Ready).await.unwrap();
+    assert_eq!(bench.told("Ready").await, 1, "the next agent told it again");
+    let first = bench.status("web").pid;
+
+    // The next spec's image does not come: the old run goes on, and is wanted again.
+    bench.apply(probed(NO_IMAGE)).await;
+    bench.until("web", Phase::BackOff).await;
+    bench.apply(probed("busybox:1")).await;
+    bench.wait("web", WaitCondition::Ready).await.unwrap();
+    assert_eq!(bench.status("web").pid, first);
+    bench.all.restart_one("web", None).await.unwrap();
+    bench.until_pid("web", |pid| pid > first).await;
+    bench.wait("web", WaitCondition::Ready).await.unwrap();
+    assert_eq!(bench.told("Ready").await, 2);
 }
 
 #[tokio::test]
@@ -276,10 +354,10 @@ async fn a_deleted_workload_is_gone_and_can_be_applied_anew() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_the_steps_and_does_none() {
+async fn what_an_apply_would_do_is_told_step_by_step_and_not_done() {
     let bench = Bench::new().await;
-    let request = v1::ApplyRequest { manifests: vec![always("a")], dry_run: true, ..Default::default() };
-    let result = &bench.all.apply(request).await.unwrap().results[0];
+    let request = v1::ApplyRequest { manifests: vec![always("a")], ..Default::default() };
+    let result = &bench.all.foretell(request).await.unwrap().results[0];
     assert_eq!(result.action(), v1::ApplyAction::Created);
     assert!(result.steps.iter().any(|step| step == "start web"), "{:?}", result.steps);
     assert!(result.changes.iter().any(|change| change.path == "container.image"));
@@ -296,7 +374,6 @@ async fn prune_deletes_what_carries_the_label_and_is_not_named() {
     let request = v1::ApplyRequest {
         manifests: vec![v1::Manifest { labels, ..always("a") }],
         prune_selector: "app=shop".into(),
-        ..Default::default()
     };
     let results = bench.all.apply(request).await.unwrap().results;
     assert_eq!(

@@ -101,7 +101,7 @@ impl Workloads {
 fn want_running(kept: &mut Kept) {
     kept.state = DesiredState::Running;
     kept.epoch += 1;
-    kept.restarts = 0;
+    kept.ends = 0;
     kept.last_exit = None;
     kept.stop_grace = None;
 }

@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use capsule_client::Capsule;
+use capsule_client::{Capsule, Target};
 use capsule_proto::{
     Selector,
-    v1::{ApplyAction, ApplyRequest, ApplyResponse, ApplyResult, Kind, Manifest, WaitCondition},
+    v1::{ApplyAction, ApplyRequest, ApplyResponse, ApplyResult, DesiredState, Kind, WaitCondition},
 };
 use clap::{Args, ValueHint};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
+use serde::{Serialize, Serializer};
 
 use crate::{
     commands::workload::wait::{MARGIN, USUAL, wait},
@@ -18,7 +19,7 @@ use crate::{
     gather::gather,
     manifest,
     output::{Out, answer::Layout, clean, progress, style::Tone},
-    session::{PATIENT, Session},
+    session::{PATIENT, QUICK, Session},
 };
 
 /// Make capsules match manifests; all of them, or nothing changes
@@ -31,15 +32,41 @@ pub struct Apply {
     /// File or directory of manifests, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true, value_hint = ValueHint::AnyPath)]
     files: Vec<PathBuf>,
-    /// Wait until every workload is ready, for --timeout or 60 s
+    /// Wait until every workload is ready, for --timeout or 60 s; one without a readiness probe is
+    /// ready once it runs
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// Say what would happen, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Delete workloads with these labels that are not among the manifests; never volumes
+    /// Delete workloads with these labels that are not among the manifests, and wait until they are
+    /// gone; never volumes
     #[arg(long, value_name = "KEY=VALUE")]
     prune: Option<Selector>,
+    /// With --prune: ask for the deletions and go, instead of waiting until they are done
+    #[arg(long, requires = "prune", conflicts_with_all = ["wait", "dry_run"])]
+    no_wait: bool,
+}
+
+/// What `apply` did to a capsule, and what of it is not yet as it is to be.
+struct Applied {
+    response: ApplyResponse,
+    /// Pruned, and not known to be gone.
+    going: Vec<String>,
+    unmet: Vec<Failure>,
+}
+
+impl Serialize for Applied {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.response.serialize(to)
+    }
+}
+
+/// What is waited for after the commit, and how long.
+#[derive(Clone, Copy)]
+struct Waits {
+    ready: Option<Duration>,
+    gone: Option<Duration>,
 }
 
 impl Apply {
@@ -48,57 +75,129 @@ impl Apply {
         let targets = session.targets()?;
         let request = ApplyRequest {
             manifests: manifest::read(&self.files)?,
-            dry_run: self.dry_run,
             prune_selector: self.prune.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
-        let (out, dry_run) = (session.out, self.dry_run);
-        let ready_within = self.wait.then(|| session.timeout(USUAL));
-        let limit = session.timeout(PATIENT) + ready_within.map_or(Duration::ZERO, |limit| limit + MARGIN);
-        gather(session, targets, limit, layout(dry_run), async |capsule| {
-            apply(&out, &capsule, request.clone(), ready_within).await
+        if self.dry_run {
+            return plan(session, targets, request).await;
+        }
+        let waits = Waits {
+            ready: self.wait.then(|| session.timeout(USUAL)),
+            gone: (self.prune.is_some() && !self.no_wait).then(|| session.timeout(PATIENT)),
+        };
+        let longest = waits.ready.max(waits.gone);
+        let limit = session.timeout(PATIENT) + longest.map_or(Duration::ZERO, |limit| limit + MARGIN);
+        let out = session.out;
+        gather(session, targets, limit, layout(), async |capsule| {
+            apply(&out, &capsule, request.clone(), waits).await
         })
         .await
     }
 }
 
-/// Sends manifests to one capsule; waits for their workloads where `ready_within` says how long.
+async fn plan(session: &Session, targets: Vec<Target>, request: ApplyRequest) -> Result<Exit> {
+    let layout = Layout::lines(|response: &ApplyResponse, out: &Out| {
+        let verb = |result: &ApplyResult| intention(result.action()).to_owned();
+        response.results.iter().map(|result| line(result, &verb(result), out.colour)).collect()
+    })
+    .named(names);
+    gather(session, targets, session.timeout(QUICK), layout, async |capsule| {
+        Ok(capsule.workloads().plan(request.clone()).await?.into_inner())
+    })
+    .await
+}
+
+/// Sends manifests to one capsule, and waits. What was committed is told whatever comes of the waiting.
 async fn apply(
     out: &Out,
     capsule: &Capsule,
     request: ApplyRequest,
-    ready_within: Option<Duration>,
-) -> Result<ApplyResponse, Failure> {
-    let names = workloads(&request.manifests);
+    waits: Waits,
+) -> Result<Applied, Failure> {
     let response = {
         let spinner = progress::spinner(out, &capsule.target().name);
         spinner.say("applying");
         capsule.workloads().apply(request).await?.into_inner()
     };
-    if let Some(limit) = ready_within {
-        let waits = names.iter().map(|name| wait(out, capsule, name, WaitCondition::Ready, limit));
-        try_join_all(waits).await.map_err(|failure| {
-            failure.and("The manifests are applied; `fleetctl workload get` shows the state.")
-        })?;
+    let workloads = response.results.iter().filter(|result| result.kind() != Kind::Volume);
+    let outcomes = join_all(workloads.map(|result| settle(out, capsule, result, waits))).await;
+    let mut applied = Applied { response, going: Vec::new(), unmet: Vec::new() };
+    for Settled { going, unmet } in outcomes {
+        applied.going.extend(going);
+        applied.unmet.extend(unmet);
     }
-    Ok(response)
+    if let Some(last) = applied.unmet.pop() {
+        applied.unmet.push(last.and("The manifests are applied; `fleetctl workload get NAME` tells more."));
+    }
+    Ok(applied)
 }
 
-fn workloads(manifests: &[Manifest]) -> Vec<String> {
-    manifests.iter().filter(|m| m.kind() != Kind::Volume).map(|m| m.name.clone()).collect()
+/// How the wait for one workload ended.
+#[derive(Default)]
+struct Settled {
+    going: Option<String>,
+    unmet: Option<Failure>,
 }
 
-fn layout(dry_run: bool) -> Layout<ApplyResponse> {
-    Layout::lines(move |response: &ApplyResponse, out: &Out| {
-        response.results.iter().map(|result| line(result, dry_run, out.colour)).collect()
+async fn settle(out: &Out, capsule: &Capsule, result: &ApplyResult, waits: Waits) -> Settled {
+    match (result.action(), waits) {
+        (ApplyAction::Deleted, Waits { gone: Some(limit), .. }) => {
+            let unmet = wait(out, capsule, &result.name, WaitCondition::Deleted, limit).await.err();
+            Settled { going: unmet.is_some().then(|| result.name.clone()), unmet }
+        }
+        (ApplyAction::Deleted, _) => Settled { going: Some(result.name.clone()), unmet: None },
+        (_, Waits { ready: Some(limit), .. }) => {
+            Settled { going: None, unmet: become_ready(out, capsule, result, limit).await.err() }
+        }
+        _ => Settled::default(),
+    }
+}
+
+async fn become_ready(
+    out: &Out,
+    capsule: &Capsule,
+    result: &ApplyResult,
+    limit: Duration,
+) -> Result<(), Failure> {
+    if result.desired_state() == DesiredState::Stopped {
+        let name = &result.name;
+        return Err(Failure {
+            code: "conflict",
+            message: format!(
+                "workload {name} is not ready: it stays stopped, as an operator left it; `fleetctl workload start \
+                 {name}` starts it"
+            ),
+        });
+    }
+    wait(out, capsule, &result.name, WaitCondition::Ready, limit).await.map(drop)
+}
+
+fn layout() -> Layout<Applied> {
+    Layout::lines(|applied: &Applied, out: &Out| {
+        let verb = |result: &ApplyResult| match result.action() {
+            ApplyAction::Deleted if applied.going.contains(&result.name) => "deleting".to_owned(),
+            action => action.to_string(),
+        };
+        applied.response.results.iter().map(|result| line(result, &verb(result), out.colour)).collect()
     })
-    .named(|response| response.results.iter().map(|result| result.name.clone()).collect())
+    .named(|applied| names(&applied.response))
+    .flawed_by(|applied| applied.unmet.clone())
 }
 
-/// `created web`, `updated volume data`, `would recreate web`.
-fn line(result: &ApplyResult, dry_run: bool, colour: bool) -> String {
-    let verb = if dry_run { intention(result.action()).to_owned() } else { result.action().to_string() };
+fn names(response: &ApplyResponse) -> Vec<String> {
+    response.results.iter().map(|result| result.name.clone()).collect()
+}
+
+/// `created web`, `updated volume data`, `would recreate web`, `unchanged web (stays stopped; …)`.
+fn line(result: &ApplyResult, verb: &str, colour: bool) -> String {
     let kind = if result.kind() == Kind::Volume { "volume " } else { "" };
-    format!("{} {kind}{}", tone(result.action()).paint(&verb, colour), clean::one_line(&result.name))
+    let name = clean::one_line(&result.name);
+    let verb = tone(result.action()).paint(verb, colour);
+    match result.desired_state() {
+        DesiredState::Stopped => {
+            format!("{verb} {kind}{name} (stays stopped; `fleetctl workload start {name}` starts it)")
+        }
+        _ => format!("{verb} {kind}{name}"),
+    }
 }
 
 fn intention(action: ApplyAction) -> &'static str {
@@ -130,9 +229,12 @@ mod tests {
         let mut web = ApplyResult { name: "web".into(), ..Default::default() };
         web.set_kind(Kind::Container);
         web.set_action(ApplyAction::Created);
-        assert_eq!(line(&web, false, false), "created web");
-        assert_eq!(line(&web, true, false), "would create web");
-        web.set_kind(Kind::Volume);
-        assert_eq!(line(&web, false, false), "created volume web");
+        assert_eq!(line(&web, "created", false), "created web");
+        web.set_desired_state(DesiredState::Stopped);
+        let stopped = "unchanged web (stays stopped; `fleetctl workload start web` starts it)";
+        assert_eq!(line(&web, "unchanged", false), stopped);
+        let mut data = ApplyResult { name: "data".into(), ..Default::default() };
+        data.set_kind(Kind::Volume);
+        assert_eq!(line(&data, intention(ApplyAction::Created), false), "would create volume data");
     }
 }

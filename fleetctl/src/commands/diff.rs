@@ -38,10 +38,10 @@ impl Diff {
     pub async fn run(self, session: &Session) -> Result<Exit> {
         let targets = session.targets()?;
         let manifests = manifest::read(&self.files)?;
-        let request = ApplyRequest { manifests, dry_run: true, ..Default::default() };
+        let request = ApplyRequest { manifests, ..Default::default() };
         let differs = Arc::new(AtomicBool::new(false));
         let exit = gather(session, targets, session.timeout(QUICK), layout(), async |capsule| {
-            let response = capsule.workloads().apply(request.clone()).await?.into_inner();
+            let response = capsule.workloads().plan(request.clone()).await?.into_inner();
             differs.fetch_or(response.results.iter().any(changes), Ordering::Relaxed);
             Ok(response)
         })

@@ -40,6 +40,7 @@ pub struct Answer<T> {
 type Rows<T> = Box<dyn Fn(&T) -> Vec<Vec<Cell>> + Send>;
 type Names<T> = Box<dyn Fn(&T) -> Vec<String> + Send>;
 type Lines<T> = Box<dyn Fn(&T, &Out) -> Vec<String> + Send>;
+type Flaws<T> = Box<dyn Fn(&T) -> Vec<Failure> + Send>;
 
 enum Body<T> {
     Table(Vec<Column>, Rows<T>),
@@ -50,22 +51,34 @@ enum Body<T> {
 pub struct Layout<T> {
     body: Body<T>,
     names: Names<T>,
+    flaws: Flaws<T>,
 }
 
 impl<T> Layout<T> {
     /// Rows of a table, the CAPSULE column left out.
     pub fn table(columns: Vec<Column>, rows: impl Fn(&T) -> Vec<Vec<Cell>> + Send + 'static) -> Self {
-        Self { body: Body::Table(columns, Box::new(rows)), names: Box::new(|_| Vec::new()) }
+        Self::of(Body::Table(columns, Box::new(rows)))
     }
 
     /// Free lines.
     pub fn lines(lines: impl Fn(&T, &Out) -> Vec<String> + Send + 'static) -> Self {
-        Self { body: Body::Lines(Box::new(lines)), names: Box::new(|_| Vec::new()) }
+        Self::of(Body::Lines(Box::new(lines)))
+    }
+
+    fn of(body: Body<T>) -> Self {
+        Self { body, names: Box::new(|_| Vec::new()), flaws: Box::new(|_| Vec::new()) }
     }
 
     /// What `-o name` prints of an answer.
     pub fn named(mut self, names: impl Fn(&T) -> Vec<String> + Send + 'static) -> Self {
         self.names = Box::new(names);
+        self
+    }
+
+    /// What did not succeed although there is an answer: told after it, and the capsule counts as
+    /// failed.
+    pub fn flawed_by(mut self, flaws: impl Fn(&T) -> Vec<Failure> + Send + 'static) -> Self {
+        self.flaws = Box::new(flaws);
         self
     }
 }
@@ -112,6 +125,12 @@ impl<T: Serialize> Printer<T> {
         Self { write, ..self }
     }
 
+    /// Whether the capsule did all that was asked, to be counted.
+    pub fn outcome(&self, answer: &Answer<T>) -> Result<(), ()> {
+        let flawless = |result| (self.layout.flaws)(result).is_empty();
+        if answer.result.as_ref().is_ok_and(flawless) { Ok(()) } else { Err(()) }
+    }
+
     /// Takes what one capsule answered; prints it, or keeps it for the batch.
     pub fn take(&mut self, answers: &[Answer<T>]) {
         self.heard += 1;
@@ -130,14 +149,32 @@ impl<T: Serialize> Printer<T> {
 
     fn print(&self, answer: &Answer<T>) {
         match (self.out.format, &answer.result) {
-            (Format::Json, _) => (self.write)(&self.out, &format!("{}\n", envelope(answer))),
+            (Format::Json, _) => (self.write)(&self.out, &format!("{}\n", self.object(answer))),
             (Format::Yaml, _) => {
-                (self.write)(&self.out, &format!("---\n{}", yaml::document(&envelope(answer))));
+                (self.write)(&self.out, &format!("---\n{}", yaml::document(&self.object(answer))));
             }
             (_, Err(failure)) => self.print_failure(&answer.capsule, failure),
-            (Format::Name, Ok(result)) => self.print_names(&answer.capsule, result),
-            (_, Ok(result)) => self.print_lines(&answer.capsule, result),
+            (format, Ok(result)) => {
+                match format {
+                    Format::Name => self.print_names(&answer.capsule, result),
+                    _ => self.print_lines(&answer.capsule, result),
+                }
+                let flaws = (self.layout.flaws)(result);
+                flaws.iter().for_each(|flaw| self.print_failure(&answer.capsule, flaw));
+            }
         }
+    }
+
+    /// The envelope, with what is flawed in it as its error.
+    fn object(&self, answer: &Answer<T>) -> Value {
+        let mut object = envelope(answer);
+        let flaws = answer.result.as_ref().map(|result| (self.layout.flaws)(result)).unwrap_or_default();
+        if let Some(first) = flaws.first() {
+            let messages: Vec<&str> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
+            object["ok"] = false.into();
+            object["error"] = json!(Failure { code: first.code, message: messages.join("\n") });
+        }
+        object
     }
 
     /// Prints the batch, in the order in which capsules were asked for.

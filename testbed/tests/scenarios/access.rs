@@ -73,8 +73,18 @@ async fn a_viewer_may_look_but_not_touch() -> Result<()> {
     let manifest = format!("kind: Container\nname: w\ncontainer: {{ image: '{}' }}\n", fixtures::ECHO);
     let refused = viewer.run_with(&["-c", "a", "apply", "-f", "-"], manifest.as_bytes()).await?;
     ensure!(refused.code == 1, "{refused:?}");
-    ensure!((refused.stderr + &refused.stdout).contains("operator"), "the refusal does not name the role");
+    for words in ["role viewer", "to apply manifests it needs role operator", "fleetctl key add"] {
+        ensure!(refused.stderr.contains(words), "the refusal does not say {words:?}: {}", refused.stderr);
+    }
+    ensure!(!refused.stderr.contains("capsule.v1"), "{}", refused.stderr);
+    let look =
+        async |words: &[&str]| viewer.run_with(&[&["-c", "a"], words].concat(), manifest.as_bytes()).await;
+    let foreseen = look(&["apply", "-f", "-", "--dry-run"]).await?.ok()?.stdout;
+    ensure!(foreseen == "would create w\n", "{foreseen}");
+    look(&["diff", "-f", "-", "--exit-code"]).await?.expect_code(4)?;
+    ensure!(a.fleetctl(&["ps", "-o", "name"]).await?.ok()?.stdout.is_empty(), "a viewer changed something");
     a.apply(&manifest).await?;
+    look(&["diff", "-f", "-", "--exit-code"]).await?.ok()?;
     let last = a.fleetctl(&["whoami", "-o", "json"]).await?.ok()?.json()?["result"]["key"]["keyId"].clone();
     let last = last.as_str().unwrap_or_default().to_owned();
     ensure!(!last.is_empty(), "whoami shows no key");

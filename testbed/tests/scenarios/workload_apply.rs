@@ -48,10 +48,52 @@ async fn apply_changes_what_changed_and_leaves_the_rest_alone() -> Result<()> {
     ensure!(foreseen.contains("would delete old"), "{foreseen}");
     a.wait_running("old").await?;
     let pruned = with(&a, &prune, &changed).await?.ok()?.stdout;
-    ensure!(pruned.contains("deleted old") && pruned.contains("unchanged w"), "{pruned}");
-    a.fleetctl(&["workload", "wait", "old", "--for", "deleted"]).await?.ok()?;
     let names = a.fleetctl(&["ps", "-o", "name"]).await?.ok()?.stdout;
-    ensure!(names.contains("other") && names.contains('w') && !names.contains("old"), "{names}");
+    ensure!(pruned == "unchanged w\ndeleted old\n", "{pruned}");
+    ensure!(names == "other\nw\n", "deleted means gone: {names}");
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleted_is_said_of_what_is_gone() -> Result<()> {
+    let fleet = Fleet::netns(1).await?;
+    let a = fleet.capsule("a");
+    let stubborn = "trap '' TERM; while :; do sleep 1; done";
+    let old = |name: &str, grace: &str| {
+        labelled("{ app: site }", &shell(name, stubborn, &format!("  stopGraceSeconds: {grace}\n")))
+    };
+    let new = labelled("{ app: site }", &shell("new", FOREVER, ""));
+    a.apply(&format!("{}---\n{}---\n{new}", old("slow", "60"), old("other", "60"))).await?;
+    let asked = a.fleetctl(&["workload", "delete", "other", "--no-wait"]).await?.ok()?.stdout;
+    ensure!(asked == "deleting other\n", "{asked}");
+    let prune = ["apply", "-f", "-", "--prune", "app=site"];
+    let asked = with(&a, &[&prune[..], &["--no-wait"]].concat(), &new).await?.ok()?.stdout;
+    ensure!(asked == "unchanged new\ndeleting slow\n", "{asked}");
+    a.apply(&old("late", "60")).await?;
+    let waited = with(&a, &[&prune[..], &["--timeout", "1s"]].concat(), &new).await?.expect_code(1)?;
+    ensure!(waited.stdout == "unchanged new\ndeleting late\n", "{waited:?}");
+    ensure!(waited.stderr.contains("workload late is not gone"), "{waited:?}");
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn apply_leaves_stopped_what_an_operator_stopped_and_says_so() -> Result<()> {
+    let fleet = Fleet::netns(1).await?;
+    let a = fleet.capsule("a");
+    a.apply(&shell("w", FOREVER, "")).await?;
+    a.fleetctl(&["workload", "stop", "w"]).await?.ok()?;
+    let next = "(stays stopped; `fleetctl workload start w` starts it)";
+    let changed = shell("w", FOREVER, "  env: { NEW: 'yes' }\n");
+    let foreseen = with(&a, &["apply", "-f", "-", "--dry-run"], &changed).await?.ok()?.stdout;
+    ensure!(foreseen == format!("would recreate w {next}\n"), "{foreseen}");
+    let applied = with(&a, &["apply", "-f", "-"], &changed).await?.ok()?.stdout;
+    ensure!(applied == format!("recreated w {next}\n"), "{applied}");
+    let waited = with(&a, &["apply", "-f", "-", "--wait"], &changed).await?.expect_code(1)?;
+    ensure!(waited.stdout == format!("unchanged w {next}\n"), "{waited:?}");
+    ensure!(waited.stderr.contains("w is not ready: it stays stopped"), "{waited:?}");
+    ensure!(a.phase("w").await? == "PHASE_STOPPED");
     fleet.passed();
     Ok(())
 }
@@ -72,6 +114,21 @@ async fn apply_waits_for_ready_and_says_what_is_in_its_way() -> Result<()> {
     let missing = "kind: Container\nname: missing\ncontainer: { image: '127.0.0.1:1/none:1' }\n";
     let failed = with(&a, &wait, missing).await?.expect_code(1)?.stderr;
     ensure!(failed.contains("127.0.0.1:1/none:1"), "{failed}");
+
+    let good = shell("good", FOREVER, "");
+    let all = format!("{good}---\n{unready}---\n{missing}");
+    let wait = [&wait[..4], &["--timeout", "1s"]].concat();
+    let both = with(&a, &wait, &all).await?.expect_code(1)?;
+    ensure!(both.stdout == "created good\nunchanged unready\nunchanged missing\n", "{both:?}");
+    let of =
+        |name: &str| both.stderr.lines().any(|line| line.contains(&format!("workload {name} is not ready")));
+    ensure!(of("unready") && of("missing") && !of("good"), "{}", both.stderr);
+    let told = with(&a, &[&wait[..], &["-o", "json"]].concat(), &all).await?.expect_code(1)?.json()?;
+    ensure!(
+        told["ok"] == false && told["result"]["results"].as_array().is_some_and(|r| r.len() == 3),
+        "{told}"
+    );
+    ensure!(told["error"]["message"].as_str().is_some_and(|text| text.lines().count() >= 2), "{told}");
     a.apply(&echo("ready", "  readiness: { http: { port: 8080, path: /healthz } }\n")).await?;
     ensure!(a.workload("ready").await?["status"]["ready"] == true);
     fleet.passed();
@@ -114,7 +171,7 @@ async fn a_manifest_that_cannot_work_is_refused_before_anything_changes() -> Res
         (one(&publishes(8080)), &["host port 8080/tcp", "workload first has it", "second"]),
         (one(&publishes(9000)), &["host port 9000/tcp", "something on the host has it"]),
         (one(&mounts("data")), &["volume data is used by workload first", "read-write"]),
-        (one(&mounts("nowhere")), &["there is no volume nowhere", "create it first"]),
+        (one(&mounts("nowhere")), &["there is no volume nowhere", "fleetctl volume create nowhere SIZE"]),
         (image("Not//AnImage"), &["Not//AnImage", "image"]),
         (vm.into(), &["second", "this capsule has no microVM runtime"]),
         (two(&publishes(9100)), &["host port 9100/tcp"]),

@@ -239,10 +239,11 @@ impl Actor {
             && exit.oom_killed
             && !kept.oom_killed
         {
-            let status = status::exit_status(&exit);
-            let (name, restarts, row) = (self.handle.name.clone(), self.record.restarts, status.clone());
+            let quick_ends = self.record.quick_ends;
+            let status = v1::ExitStatus { quick_ends, ..status::exit_status(&exit) };
+            let (name, ends, row) = (self.handle.name.clone(), self.record.ends, status.clone());
             let epoch = self.desired.epoch;
-            self.parts.store.write(move |tx| table::record(tx, &name, epoch, restarts, &row)).await?;
+            self.parts.store.write(move |tx| table::record(tx, &name, epoch, ends, &row)).await?;
             self.record.last_exit = Some(status);
         }
         self.observed.set_task(None);

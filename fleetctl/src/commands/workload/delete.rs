@@ -33,24 +33,39 @@ pub struct Delete {
 
 /// What `-o json` shows of a deletion.
 #[derive(Serialize)]
-struct Deleted {
-    deleted: String,
+#[serde(rename_all = "camelCase")]
+enum Deletion {
+    Deleted(String),
+    /// Asked for.
+    Deleting(String),
+}
+
+impl Deletion {
+    fn name(&self) -> &str {
+        match self {
+            Self::Deleted(name) | Self::Deleting(name) => name,
+        }
+    }
 }
 
 impl Delete {
     /// Asks every capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
-        let layout = Layout::lines(|done: &Deleted, _| vec![format!("deleted {}", done.deleted)])
-            .named(|done| vec![done.deleted.clone()]);
+        let layout = Layout::lines(|deletion: &Deletion, _| {
+            let verb = if matches!(deletion, Deletion::Deleted(_)) { "deleted" } else { "deleting" };
+            vec![format!("{verb} {}", deletion.name())]
+        })
+        .named(|deletion| vec![deletion.name().to_owned()]);
         let work = session.workloads(&self.names)?;
         let (out, limit) = (session.out, session.timeout(PATIENT));
         gather_each(session, work, limit + MARGIN, layout, async |capsule, name: String| {
             let answer = capsule.workloads().delete(DeleteWorkloadRequest { name: name.clone() }).await;
             named::workload(&capsule, &name, answer).await?;
-            if !self.no_wait {
-                wait(&out, &capsule, &name, WaitCondition::Deleted, limit).await?;
+            if self.no_wait {
+                return Ok(Deletion::Deleting(name));
             }
-            Ok(Deleted { deleted: name })
+            wait(&out, &capsule, &name, WaitCondition::Deleted, limit).await?;
+            Ok(Deletion::Deleted(name))
         })
         .await
     }

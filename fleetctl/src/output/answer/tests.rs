@@ -95,3 +95,18 @@ fn lines_are_prefixed_only_among_many() {
     printer(Format::Table, lines(), 2).take(&[answer(0, "a", &["created web"])]);
     assert_eq!(printed(), "created web\na: created web\n");
 }
+
+#[test]
+fn an_answer_with_flaws_is_told_with_them_and_counts_as_failed() {
+    let shout = |names: &Vec<String>| names.iter().map(|name| Failure::local(format!("{name}!"))).collect();
+    let lines = || Layout::lines(|names: &Vec<String>, _| names.clone()).flawed_by(shout);
+    let mut human = printer(Format::Table, lines(), 1);
+    assert!(human.outcome(&answer(0, "a", &[])).is_ok() && human.outcome(&answer(0, "a", &["x"])).is_err());
+    human.take(&[answer(0, "a", &["x", "y"])]);
+    assert_eq!(printed(), "x\ny\n");
+    assert_eq!(STDERR.take(), "error: a: x!\nerror: a: y!\n");
+    printer(Format::Json, lines(), 1).take(&[answer(0, "a", &["x", "y"])]);
+    let object: Value = serde_json::from_str(&printed()).unwrap();
+    let error = json!({ "code": "local", "message": "x!\ny!" });
+    assert_eq!(object, json!({ "capsule": "a", "ok": false, "result": ["x", "y"], "error": error }));
+}
