@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use capsule_proto::DEFAULT_PORT;
 
-use crate::image::Mirror;
+use crate::image::{Authority, Mirror};
 
 /// The host's own list of resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -43,6 +43,11 @@ pub struct Config {
     /// Speak plain HTTP to this registry; may be repeated. Loopback always may be plain
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+
+    /// Trust the authority whose certificate is in this PEM file to vouch for this registry, beside
+    /// those the host trusts; may be repeated
+    #[arg(long = "registry-ca", value_name = "HOST=FILE")]
+    pub registry_authorities: Vec<Authority>,
 }
 
 impl Config {
@@ -57,6 +62,7 @@ impl Config {
             resolv_conf: RESOLV_CONF.into(),
             mirrors: Vec::new(),
             insecure_registries: Vec::new(),
+            registry_authorities: Vec::new(),
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) async fn start(
     let registries = RegistryConfig {
         mirrors: config.mirrors.clone(),
         insecure: config.insecure_registries.clone(),
+        authorities: config.registry_authorities.clone(),
         credentials_file: Some(config.state_dir.join(CREDENTIALS_FILE)),
     };
     if let Some(runtime) = stand_in {

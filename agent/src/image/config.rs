@@ -1,4 +1,4 @@
-//! Which registries are reached how: mirrors, plain HTTP, kept credentials.
+//! Which registries are reached how: mirrors, plain HTTP, authorities of their own, kept credentials.
 //!
 //! Credentials come from the pull request, which are never kept, or from `registries.json` in the
 //! state directory, of the shape of docker's `config.json`:
@@ -20,7 +20,14 @@ use std::{
 };
 
 use base64::Engine as _;
-use oci_client::secrets::RegistryAuth;
+use oci_client::{
+    client::{Certificate, CertificateEncoding},
+    secrets::RegistryAuth,
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use serde::Deserialize;
 
 use super::ImageError;
@@ -35,17 +42,27 @@ pub struct RegistryConfig {
     pub mirrors: Vec<Mirror>,
     /// Hosts (`HOST` or `HOST:PORT`) that are spoken to in plain HTTP, beside those on loopback.
     pub insecure: Vec<String>,
+    /// Whose certificates registries may show beside those that the host trusts.
+    pub authorities: Vec<Authority>,
     /// Kept credentials, [`CREDENTIALS_FILE`] in the state directory; need not exist.
     pub credentials_file: Option<PathBuf>,
 }
 
 impl RegistryConfig {
-    /// Whether `host` (`HOST[:PORT]`) is spoken to in plain HTTP.
+    /// Whether `host` (`HOST[:PORT]`) is spoken to in plain HTTP. Loopback is, unless it has an
+    /// authority.
     pub fn is_plain(&self, host: &str) -> bool {
         let name = host_name(host);
-        name == "localhost"
-            || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        let on_loopback =
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        on_loopback && !self.authorities.iter().any(|authority| authority.registry == host)
             || self.insecure.iter().any(|named| named == host || named == name)
+    }
+
+    /// Certificates, in PEM, that a pull from these hosts trusts beside the host's own.
+    pub(super) fn roots(&self, hosts: &[&str]) -> Result<Vec<Certificate>, ImageError> {
+        let meant = self.authorities.iter().filter(|authority| hosts.contains(&authority.registry.as_str()));
+        meant.map(Authority::read).collect()
     }
 
     /// Kept credentials for `host`, anonymous where there are none.
@@ -106,6 +123,56 @@ impl fmt::Display for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.plain { "http" } else { "https" };
         write!(f, "{}={scheme}://{}", self.registry, self.host)
+    }
+}
+
+/// `--registry-ca registry.example:5000=/etc/ssl/lab.crt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Whose certificate it issues: `registry.example:5000`.
+    pub registry: String,
+    /// Its certificates, in PEM. Read at every pull, so that renewed ones need no restart.
+    pub file: PathBuf,
+}
+
+/// Why a text is not an [`Authority`].
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} names no registry's authority; write HOST[:PORT]=FILE, such as registry.example=/etc/ssl/lab.crt"
+)]
+pub struct AuthorityError(String);
+
+impl FromStr for Authority {
+    type Err = AuthorityError;
+
+    fn from_str(text: &str) -> Result<Self, AuthorityError> {
+        match text.split_once('=') {
+            Some((registry, file)) if !registry.is_empty() && !registry.contains('/') && !file.is_empty() => {
+                Ok(Self { registry: registry.to_owned(), file: file.into() })
+            }
+            _ => Err(AuthorityError(text.to_owned())),
+        }
+    }
+}
+
+impl Authority {
+    fn read(&self) -> Result<Certificate, ImageError> {
+        let refuse = |detail: String| ImageError::Config {
+            what: format!("--registry-ca {}={}", self.registry, self.file.display()),
+            detail,
+        };
+        let data = std::fs::read(&self.file).map_err(|error| refuse(error.to_string()))?;
+        let all = CertificateDer::pem_slice_iter(&data).collect::<Result<Vec<_>, _>>();
+        let mut roots = RootCertStore::empty();
+        match all {
+            Ok(all) if !all.is_empty() => {
+                all.into_iter().try_for_each(|each| roots.add(each)).map_err(|error| {
+                    refuse(format!("it holds a certificate that cannot be read: {error}"))
+                })?;
+                Ok(Certificate { encoding: CertificateEncoding::Pem, data })
+            }
+            _ => Err(refuse("the file holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".into())),
+        }
     }
 }
 
@@ -181,6 +248,37 @@ mod tests {
         }
         for host in ["docker.io", "localhost.example", "10.0.0.1:5000", "other.example"] {
             assert!(!config.is_plain(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_registry_on_loopback_that_has_an_authority_speaks_tls() {
+        let authorities = vec!["localhost:5443=/lab.crt".parse().unwrap()];
+        let config = RegistryConfig { authorities, ..Default::default() };
+        assert!(!config.is_plain("localhost:5443"));
+        assert!(config.is_plain("localhost:5000"));
+    }
+
+    #[test]
+    fn an_authority_is_a_file_with_certificates_for_one_registry() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crt");
+        let authority: Authority = format!("r.example:5000={}", path.display()).parse().unwrap();
+        let config = RegistryConfig { authorities: vec![authority], ..Default::default() };
+        let refusal = || config.roots(&["r.example:5000"]).unwrap_err().to_string();
+        assert!(config.roots(&["r.example"]).unwrap().is_empty());
+        assert!(refusal().contains("No such file"), "{}", refusal());
+        std::fs::write(&path, "a key, or whatever").unwrap();
+        assert!(refusal().contains("no certificate in PEM"), "{}", refusal());
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(&path, bad).unwrap();
+        assert!(refusal().contains("cannot be read"), "{}", refusal());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issued = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        std::fs::write(&path, format!("{issued}{issued}")).unwrap();
+        assert_eq!(config.roots(&["docker.io", "r.example:5000"]).unwrap().len(), 1);
+        for text in ["/ca.crt", "r.example=", "=/ca.crt", "a/b=/ca.crt"] {
+            assert!(text.parse::<Authority>().is_err(), "{text}");
         }
     }
 

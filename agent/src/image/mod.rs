@@ -39,7 +39,7 @@ use crate::{
     event::{Events, NewEvent},
     store::StoreError,
 };
-pub use config::{CREDENTIALS_FILE, Mirror, RegistryConfig};
+pub use config::{Authority, CREDENTIALS_FILE, Mirror, RegistryConfig};
 pub use engine::{NAMESPACE, SNAPSHOTTER};
 pub use error::ImageError;
 

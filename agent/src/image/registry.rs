@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use oci_client::{
     Client, Reference, RegistryOperation,
-    client::{BlobResponse, ClientConfig, ClientProtocol, LayerDescriptor},
+    client::{BlobResponse, Certificate, ClientConfig, ClientProtocol, LayerDescriptor},
     errors::{OciDistributionError as OciError, OciErrorCode},
     secrets::RegistryAuth,
 };
@@ -74,7 +74,10 @@ impl Registry {
         }
         let auth = auth.map_or_else(|| config.credentials(reference.registry()), Ok)?;
         endpoints.push(Endpoint { reference: reference.clone(), auth });
-        Ok(Self { client: client(reference, plain)?, endpoints })
+        let hosts: Vec<&str> =
+            endpoints.iter().map(|endpoint| endpoint.reference.resolve_registry()).collect();
+        let roots = config.roots(&[&hosts[..], &[reference.registry()]].concat())?;
+        Ok(Self { client: client(reference, plain, roots)?, endpoints })
     }
 
     /// A manifest or index: the one of `digest`, else what the reference says. With its digest,
@@ -173,9 +176,10 @@ fn unwrap_last(last: Option<ImageError>) -> ImageError {
     })
 }
 
-fn client(reference: &Reference, plain: Vec<String>) -> Result<Client, ImageError> {
+fn client(reference: &Reference, plain: Vec<String>, roots: Vec<Certificate>) -> Result<Client, ImageError> {
     let config = ClientConfig {
         protocol: ClientProtocol::HttpsExcept(plain),
+        extra_root_certificates: roots,
         connect_timeout: Some(CONNECT_TIMEOUT),
         read_timeout: Some(READ_TIMEOUT),
         user_agent: concat!("capsuled/", env!("CARGO_PKG_VERSION")),
@@ -200,11 +204,14 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
         tag: reference.digest().or(reference.tag()).unwrap_or_default().to_owned(),
     };
     match error {
-        OciError::RequestError(error) => ImageError::Network {
-            reference: whole.clone(),
-            registry: registry.clone(),
-            detail: explained(crate::status::chain(&error.without_url()), &registry),
-        },
+        OciError::RequestError(error) => {
+            let service = token_service(reference, error.url());
+            let asked = service.as_deref().unwrap_or(&registry);
+            let detail = explained(crate::status::chain(&error.without_url()), asked, &registry);
+            let detail = service.iter().map(|host| format!("its token service {host}: ")).collect::<String>()
+                + &detail;
+            ImageError::Network { reference: whole.clone(), registry: registry.clone(), detail }
+        }
         OciError::IoError(error) => broken(reference, &error),
         OciError::RegistryError { envelope, .. } => {
             let first = envelope.errors.first().map(|error| &error.code);
@@ -228,12 +235,28 @@ fn classify(reference: &Reference, error: OciError) -> ImageError {
     }
 }
 
-/// A server that answers TLS with something else mostly speaks plain HTTP.
-fn explained(detail: String, registry: &str) -> String {
+/// Who was asked, where that is not the registry itself: registries send their clients to a service
+/// of its own for tokens.
+fn token_service(reference: &Reference, url: Option<&impl ToString>) -> Option<String> {
+    let url = url?.to_string();
+    let (_, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?']).next()?;
+    (host != reference.resolve_registry()).then(|| host.to_owned())
+}
+
+/// Adds what to do about it: a server that answers TLS with something else mostly speaks plain HTTP,
+/// and one with an unknown issuer, or one of the same name but another key, mostly has its owner's.
+fn explained(detail: String, host: &str, registry: &str) -> String {
     if detail.contains("InvalidContentType") {
         format!(
             "it does not speak TLS. Where it speaks plain HTTP and you trust the network to it, start the agent \
-             with --insecure-registry {registry}"
+             with --insecure-registry {host}"
+        )
+    } else if ["UnknownIssuer", "BadSignature"].iter().any(|word| detail.contains(word)) {
+        format!(
+            "neither this host nor a --registry-ca trusts who issued its certificate ({detail}). Where its owner \
+             has an authority of their own, start the agent with --registry-ca {registry}=FILE, that authority's \
+             certificate in PEM"
         )
     } else {
         detail

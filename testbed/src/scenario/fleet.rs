@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::{Capsule, Operator, Relay, eventually, report};
 use crate::{
     fixtures,
-    registry::{Access, Registry},
+    registry::{Access, Registry, token::TokenService},
     substrate::{self, Owner, Request, State, Testbed, fault::Losses},
     sys::process::Process,
 };
@@ -142,6 +142,11 @@ impl Fleet {
     /// Starts a registry that every capsule reaches.
     pub fn registry(&self, access: Access) -> Result<Registry> {
         Registry::start(&mut self.testbed(), access)
+    }
+
+    /// Starts a service where registries may send their clients for tokens.
+    pub fn token_service(&self) -> Result<TokenService> {
+        TokenService::start(self.operator_address(), &self.dir())
     }
 
     /// Starts a relay to a server, such as a registry, that every capsule reaches.

@@ -17,12 +17,14 @@ mod capsule;
 mod fault;
 mod fleet;
 mod forge;
+mod listener;
 mod manifest;
 mod operator;
 mod reach;
 mod relay;
 mod report;
 
+pub(crate) use self::listener::Listener;
 pub use self::{
     capsule::Capsule,
     fleet::{DIR, Fleet, FleetBuilder, wait_agent, wait_listens},

@@ -2,61 +2,47 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+
+use super::Listener;
 
 /// What passes between two pauses.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Listens where every capsule of a fleet reaches it, until it is dropped.
+/// Relays until it is dropped.
 pub struct Relay {
-    address: SocketAddr,
+    listener: Listener,
     passed: Arc<AtomicU64>,
-    ended: Arc<AtomicBool>,
 }
 
 impl Relay {
     /// Passes connections to `address` on to `server`; each gets at most `bytes_per_second` back.
     pub(super) fn start(address: Ipv4Addr, server: SocketAddr, bytes_per_second: u64) -> Result<Self> {
-        let listener = TcpListener::bind((address, 0)).context("cannot listen for a relay")?;
-        let relay = Self { address: listener.local_addr()?, passed: Arc::default(), ended: Arc::default() };
-        let (passed, ended) = (relay.passed.clone(), relay.ended.clone());
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let passed = passed.clone();
-                thread::spawn(move || pass(&client, server, &passed, bytes_per_second));
-            }
-        });
-        Ok(relay)
+        let passed: Arc<AtomicU64> = Arc::default();
+        let counted = passed.clone();
+        let listener = Listener::start(address, move |client| {
+            let _ = pass(&client, server, &counted, bytes_per_second);
+        })?;
+        Ok(Self { listener, passed })
     }
 
     /// `HOST:PORT`.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.listener.host()
     }
 
     /// Bytes that came back from the server and were passed on, all connections together.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener; if it cannot be reached it is gone already.
-        let _ = TcpStream::connect(self.address);
     }
 }
 

@@ -11,12 +11,12 @@ use testbed::{
 
 const MIB: u64 = 1 << 20;
 
-fn container(name: &str, image: &str) -> String {
+pub(crate) fn container(name: &str, image: &str) -> String {
     format!("kind: Container\nname: {name}\ncontainer:\n  image: '{image}'\n  stopGraceSeconds: 1\n")
 }
 
 /// The echo image with so much of noise on top.
-fn large(reference: &str, bytes: u64, seed: u64) -> Result<Image> {
+pub(crate) fn large(reference: &str, bytes: u64, seed: u64) -> Result<Image> {
     let mut layer = Layer::builder();
     layer.file("noise", 0o644, &fixtures::noise(bytes as usize, seed))?;
     Ok(fixtures::echo()?.layer(layer.finish()?).named(reference))
@@ -27,7 +27,7 @@ async fn images(capsule: &Capsule<'_>) -> Result<Vec<String>> {
     Ok(listed.stdout.lines().map(String::from).collect())
 }
 
-fn refused(output: Output, words: &[&str]) -> Result<()> {
+pub(crate) fn refused(output: Output, words: &[&str]) -> Result<()> {
     ensure!(output.code != 0, "it was not refused: {output:?}");
     let missing: Vec<_> = words.iter().filter(|word| !output.stderr.contains(**word)).collect();
     ensure!(missing.is_empty(), "{missing:?} are not in: {}", output.stderr);

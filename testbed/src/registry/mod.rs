@@ -1,5 +1,11 @@
 //! A real registry (Debian's `docker-registry`) on a testbed's hub, and the little HTTP that
 //! fills it; the protocol is the OCI distribution spec 1.1.
+//!
+//! [`token`] is the service where a registry sends its clients for tokens, [`authority`] issues
+//! certificates for registries that speak TLS.
+
+pub mod authority;
+pub mod token;
 
 use std::{
     fs,
@@ -33,13 +39,31 @@ pub const CREDENTIALS: (&str, &str) = ("operator", "secret");
 /// The same as `htpasswd -B` writes it; the registry takes bcrypt only.
 const HTPASSWD: &str = "operator:$2y$04$UU9UP2WXDD8EpG0N1xcrYefnxZgfOuNfavz8UH8dzTRkObN9Vlj7a\n";
 
-/// Whom a registry serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Of a registry that speaks TLS. Not where the others are: there, agents of a testbed are told to
+/// speak plain HTTP.
+const TLS_PORT: u16 = 5443;
+
+/// Whom a registry serves, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.
     Open,
     /// Who gives [`CREDENTIALS`].
     Password,
+    /// Who shows a token.
+    Token {
+        /// URL of the service that gives them.
+        realm: String,
+        /// Certificate of the key that signs them.
+        certificate: PathBuf,
+    },
+    /// Everybody who speaks TLS.
+    Tls {
+        /// What it shows.
+        certificate: PathBuf,
+        /// The key to it.
+        key: PathBuf,
+    },
 }
 
 /// A running registry.
@@ -57,14 +81,32 @@ impl Registry {
     pub fn start(testbed: &mut Testbed, access: Access) -> Result<Self> {
         let dir = testbed.record.dir.join("registry");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let (plan, config) = (testbed.plan(), dir.join("config.yml"));
         fs::write(dir.join("htpasswd"), HTPASSWD).context("cannot write the registry's users")?;
-        fs::write(&config, configuration(&dir, plan.registry(), access))
-            .context("cannot configure the registry")?;
-        let mut registry =
-            Self { address: plan.registry(), access, config, namespace: plan.hub(), process: None };
-        registry.resume(testbed)?;
+        let plan = testbed.plan();
+        let mut registry = Self {
+            address: plan.registry(),
+            access: Access::Open,
+            config: dir.join("config.yml"),
+            namespace: plan.hub(),
+            process: None,
+        };
+        registry.serve(testbed, access)?;
         Ok(registry)
+    }
+
+    /// Serves what it stores in this way from now on.
+    pub fn serve(&mut self, testbed: &mut Testbed, access: Access) -> Result<()> {
+        self.stop();
+        let is_tls = matches!(access, Access::Tls { .. });
+        self.address.set_port(if is_tls { TLS_PORT } else { testbed.plan().registry().port() });
+        self.access = access;
+        fs::write(&self.config, self.configuration()?).context("cannot configure the registry")?;
+        self.resume(testbed)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `HOST:PORT`, the first part of the references it serves.
@@ -110,6 +152,29 @@ impl Registry {
         }
         self.call("PUT", &format!("/v2/{repository}/manifests/{tag}"), media_type, &manifest)?;
         Ok(format!("{}/{repository}:{tag}", self.host()))
+    }
+
+    fn configuration(&self) -> Result<String> {
+        let dir = self.config.parent().context("the configuration is in a directory")?.display();
+        let how = match &self.access {
+            Access::Open => String::new(),
+            Access::Password => {
+                format!("auth:\n  htpasswd:\n    realm: testbed\n    path: {dir}/htpasswd\n")
+            }
+            Access::Token { realm, certificate } => format!(
+                "auth:\n  token:\n    realm: {realm}\n    service: {0}\n    issuer: {0}\n    rootcertbundle: {1}\n",
+                token::ISSUER,
+                certificate.display()
+            ),
+            Access::Tls { certificate, key } => {
+                format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display())
+            }
+        };
+        Ok(format!(
+            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {dir}/blobs\n\
+             http:\n  addr: {}\n{how}",
+            self.address
+        ))
     }
 
     fn call(&self, method: &str, target: &str, content_type: &str, body: &[u8]) -> Result<Answer> {
@@ -158,16 +223,4 @@ impl Answer {
             self.0.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(|l| l.split_once(':'));
         fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
-}
-
-fn configuration(dir: &std::path::Path, address: SocketAddr, access: Access) -> String {
-    let dir = dir.display();
-    let auth = match access {
-        Access::Open => String::new(),
-        Access::Password => format!("auth:\n  htpasswd:\n    realm: testbed\n    path: {dir}/htpasswd\n"),
-    };
-    format!(
-        "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {dir}/blobs\n\
-         http:\n  addr: {address}\n{auth}"
-    )
 }
