@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::Write as _,
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
     thread,
@@ -68,6 +69,7 @@ impl Testbed {
         let log = File::options().create(true).append(true).open(&console);
         let log = log.with_context(|| format!("cannot write {}", console.display()))?;
         let shown = sys::show(command);
+        let mut console_end = log.try_clone()?;
         let mut child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -76,8 +78,12 @@ impl Testbed {
             .spawn()
             .with_context(|| format!("cannot run `{shown}`"))?;
         let spawned = Process::of(child.id());
-        // Reaps it, so that its PID tells the truth as long as this program lives.
-        thread::spawn(move || child.wait());
+        // Reaps it, so that its PID tells the truth as long as this program lives, and says how it
+        // ended: one that was killed has no last words of its own.
+        thread::spawn(move || {
+            let status = child.wait()?;
+            writeln!(console_end, "PID {} has ended: {status}", child.id())
+        });
         spawned
             .with_context(|| format!("`{shown}` ended at once; its last words are in {}", console.display()))
     }

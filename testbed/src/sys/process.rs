@@ -64,12 +64,16 @@ impl Process {
         Self::of(std::process::id())
     }
 
-    /// Whether it is still there, and not just waiting to be reaped. A killed process whose first
-    /// thread has ended before the others still has its files and sockets.
+    /// Whether it is still there, and neither waiting to be reaped (Z) nor just being reaped (X). A
+    /// killed process whose first thread has ended before the others still has its files and
+    /// sockets.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|stat| {
-            stat.start_ticks == self.start_ticks && (stat.state != 'Z' || stat.threads > 1)
-        })
+        let lives = |stat: &Stat| match stat.state {
+            'X' => false,
+            'Z' => stat.threads > 1,
+            _ => true,
+        };
+        stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && lives(&stat))
     }
 
     /// Sends a signal, unless it is gone.
