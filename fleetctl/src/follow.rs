@@ -150,7 +150,7 @@ where
         if lost == Lost::End || !failure.is_lost_connection() {
             return Err(failure);
         }
-        out.note(&format!("{}: {}. Going on as soon as it is back …", to.capsule, failure.message));
+        out.note(&format!("{}: {failure}. Going on as soon as it is back …", to.capsule));
         stream = reopen(&open, last.as_ref()).await?;
         out.note(&format!("{}: going on", to.capsule));
     }

@@ -35,6 +35,9 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/capsule.v1.serde.rs"));
 }
 
+/// Metadata key of an answer that streams a log: the cursor of the place where it begins.
+pub const LOG_CURSOR_KEY: &str = "log-cursor";
+
 /// Descriptors of every message, as protoc wrote them; manifests and the role table read them.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -1,9 +1,12 @@
 //! The `Node` service.
 
-use capsule_proto::v1::{self, node_server};
+use capsule_proto::{
+    LOG_CURSOR_KEY,
+    v1::{self, node_server},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::AsciiMetadataValue};
 
 use super::{Node, log};
 
@@ -22,16 +25,26 @@ impl node_server::Node for Node {
         &self,
         request: Request<v1::NodeLogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        let v1::NodeLogsRequest { follow, tail } = request.into_inner();
+        let v1::NodeLogsRequest { follow, tail, after } = request.into_inner();
         let ring = self.0.log.clone();
         let ring = ring.ok_or_else(|| Status::failed_precondition("this agent keeps no log of its own"))?;
+        let after = if after.is_empty() { None } else { Some(after.parse()?) };
+        let log = log::Log::open(ring, tail, after.as_ref()).map_err(|error| unreadable(&error))?;
+        let begins = log.begins.parse();
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         tokio::spawn(async move {
-            if let Err(error) = log::send(ring, tail, follow, &sender).await {
-                let status = Status::internal(format!("the agent's log cannot be read: {error}"));
-                let _ = sender.send(Err(status)).await;
+            if let Err(error) = log.send(follow, &sender).await {
+                let _ = sender.send(Err(unreadable(&error))).await;
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let mut response = Response::new(ReceiverStream::new(receiver));
+        if let Some(begins) = begins.ok().filter(|begins: &AsciiMetadataValue| !begins.is_empty()) {
+            response.metadata_mut().insert(LOG_CURSOR_KEY, begins);
+        }
+        Ok(response)
     }
+}
+
+fn unreadable(error: &std::io::Error) -> Status {
+    Status::internal(format!("the agent's log cannot be read: {error}"))
 }

@@ -150,6 +150,12 @@ fn kind_of(code: Code) -> ErrorKind {
     }
 }
 
+/// Of a peer that was killed TLS has a page of manual to say, and its type is lost on the way here.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let said = error.to_string();
+    if said.contains("close_notify") { "it was cut off".to_owned() } else { said }
+}
+
 /// A status that this side made up hides its cause in its sources: the connector's own error, or
 /// the transport's.
 impl From<Status> for CallError {
@@ -160,7 +166,7 @@ impl From<Status> for CallError {
             if let Some(error) = error.downcast_ref::<Self>() {
                 return error.clone();
             }
-            transport = Some(error.to_string());
+            transport = Some(in_words(error));
             next = error.source();
         }
         transport.map_or(Self::Status(status), Self::Broken)

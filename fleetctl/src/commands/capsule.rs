@@ -1,7 +1,12 @@
 //! `fleetctl capsule`: info and logs of the machine itself.
 
+use std::sync::{Arc, OnceLock};
+
 use anyhow::Result;
-use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogsRequest};
+use capsule_proto::{
+    LOG_CURSOR_KEY,
+    v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest},
+};
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -31,6 +36,9 @@ pub enum Capsule {
 pub struct Info {}
 
 /// Print the agent's own log
+///
+/// With -f new lines follow, and where the connection breaks, or the agent restarts, it is made anew
+/// and goes on behind the last line.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl capsule logs -n 50\n  fleetctl --all capsule logs -f -n 0")]
 pub struct Logs {
@@ -41,6 +49,8 @@ pub struct Logs {
     #[arg(short = 'n', long, value_name = "N")]
     pub tail: Option<u32>,
 }
+
+type Begin = Arc<OnceLock<String>>;
 
 impl Capsule {
     /// Runs it.
@@ -54,16 +64,23 @@ impl Capsule {
 
 impl Logs {
     async fn run(self, session: &Session) -> Result<Exit> {
-        let work = session.targets()?.into_iter().map(|target| (target, vec![()])).collect();
-        let request = NodeLogsRequest { follow: self.follow, tail: self.tail };
-        let open = async |capsule: capsule_client::Capsule, (), _| {
-            Ok(capsule.node().logs(request).await?.into_inner())
+        // Of each stream the place where it began, for one that breaks before its first line.
+        let work = session.targets()?.into_iter().map(|target| (target, vec![Begin::default()])).collect();
+        let open = async |capsule: capsule_client::Capsule, begin: Begin, last: Option<NodeLogLine>| {
+            let after = last.map(|line| line.cursor).or_else(|| begin.get().cloned()).unwrap_or_default();
+            let request = NodeLogsRequest { follow: self.follow, tail: self.tail, after };
+            let answer = capsule.node().logs(request).await?;
+            if let Some(cursor) = answer.metadata().get(LOG_CURSOR_KEY).and_then(|value| value.to_str().ok())
+            {
+                begin.get_or_init(|| cursor.to_owned());
+            }
+            Ok(answer.into_inner())
         };
         follow(
             session,
             work,
-            |()| String::new(),
-            Lost::End,
+            |_| String::new(),
+            Lost::when(self.follow),
             open,
             |out, prefix, line| {
                 write_line(out, Sink::Out, prefix, line.line.as_bytes());

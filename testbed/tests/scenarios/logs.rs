@@ -221,3 +221,42 @@ async fn a_full_disk_stops_no_workload_and_the_loss_is_told() -> Result<()> {
     fleet.passed();
     Ok(())
 }
+
+#[tokio::test]
+async fn the_agent_s_own_log_is_followed_over_its_restarts_and_no_line_is_doubled() -> Result<()> {
+    let fleet = Fleet::builder(1).without_images().start().await?;
+    let a = fleet.capsule("a");
+    let log = a.state_dir().join("agent.log");
+    let follow = |tail: &[&str]| {
+        let mut command =
+            fleet.operator().command(&[&["-c", "a", "capsule", "logs", "-f"], tail].concat())?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+        anyhow::Ok((child, lines))
+    };
+    let (mut all, mut last) = (follow(&[])?, follow(&["-n", "1"])?);
+    let (first_of_all, first_of_last) = (next(&mut all.1).await?, next(&mut last.1).await?);
+    // Killed, and ended by an init system.
+    a.restart_agent().await?;
+    a.wait_healthy().await?;
+    a.stop_agent()?;
+    a.start_agent().await?;
+    a.wait_healthy().await?;
+
+    let text = fs::read_to_string(&log)?;
+    for (first, lines) in [(first_of_all, &mut all.1), (first_of_last, &mut last.1)] {
+        let mut written = text.lines().skip_while(|line| **line != first);
+        ensure!(written.next().is_some(), "{first:?} is not in {text}");
+        for line in written {
+            let got = next(lines).await?;
+            ensure!(got == line, "{line:?} came as {got:?}");
+        }
+    }
+    ensure!(text.matches("AgentStarted").count() == 3, "three starts are not in {text}");
+    all.0.kill().await?;
+    last.0.kill().await?;
+    let said = String::from_utf8(last.0.wait_with_output().await?.stderr)?;
+    ensure!(said.contains("Going on as soon as it is back") && !said.contains("https://"), "{said}");
+    fleet.passed();
+    Ok(())
+}
