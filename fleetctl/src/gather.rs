@@ -112,8 +112,14 @@ mod tests {
     use crate::output::{Format, Out, table::column};
 
     fn printer(expected: usize, seen: fn(&Out, &str)) -> Printer<String> {
-        let out =
-            Out { format: Format::Table, colour: false, terminal: false, draws_progress: false, quiet: true };
+        let out = Out {
+            format: Format::Table,
+            colour: false,
+            terminal: false,
+            error_terminal: false,
+            draws_progress: false,
+            quiet: true,
+        };
         let layout = Layout::table(vec![column("NAME")], |name: &String| vec![vec![name.as_str().into()]]);
         Printer::new(out, layout, expected).writing_to(seen)
     }

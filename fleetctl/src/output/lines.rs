@@ -39,7 +39,11 @@ impl Prefixes {
 pub fn write_line(out: &Out, sink: Sink, prefix: &str, line: &[u8]) {
     let mut bytes = Vec::with_capacity(prefix.len() + line.len() + 1);
     bytes.extend_from_slice(prefix.as_bytes());
-    if out.terminal {
+    let meets_terminal = match sink {
+        Sink::Out => out.terminal,
+        Sink::Error => out.error_terminal,
+    };
+    if meets_terminal {
         bytes.extend_from_slice(clean::log_line(line).as_bytes());
     } else {
         bytes.extend_from_slice(line);

@@ -48,7 +48,9 @@ pub struct Out {
     pub colour: bool,
     /// Whether stdout is a terminal: remote text is then made harmless.
     pub terminal: bool,
-    /// Whether stderr is a terminal, so that bars can be drawn.
+    /// The same of stderr.
+    pub error_terminal: bool,
+    /// Whether bars can be drawn on stderr.
     pub draws_progress: bool,
     /// No notes, no progress.
     pub quiet: bool,
@@ -57,11 +59,11 @@ pub struct Out {
 impl Out {
     /// As this process's streams, `NO_COLOR` (<https://no-color.org>) and the flags have it.
     pub fn new(format: Format, no_colour: bool, quiet: bool) -> Self {
-        let terminal = io::stdout().is_terminal();
+        let (terminal, error_terminal) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         let refused = no_colour || dumb || env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let draws_progress = !quiet && !dumb && io::stderr().is_terminal();
-        Self { format, colour: terminal && !refused, terminal, draws_progress, quiet }
+        let draws_progress = !quiet && !dumb && error_terminal;
+        Self { format, colour: terminal && !refused, terminal, error_terminal, draws_progress, quiet }
     }
 
     /// Columns of the terminal where a table must fit one.

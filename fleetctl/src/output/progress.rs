@@ -4,7 +4,6 @@
 //! without tearing them.
 
 use std::{
-    io::IsTerminal as _,
     sync::{LazyLock, Once},
     time::Duration,
 };
@@ -48,7 +47,7 @@ pub struct Bar(ProgressBar);
 
 impl Bar {
     fn add(out: &Out, bar: ProgressBar, template: &str, label: &str) -> Self {
-        if !out.draws_progress || !std::io::stderr().is_terminal() {
+        if !out.draws_progress {
             return Self(ProgressBar::hidden());
         }
         reveal_after_grace();

@@ -8,7 +8,14 @@ thread_local! {
 }
 
 fn printer(format: Format, layout: Layout<Vec<String>>, expected: usize) -> Printer<Vec<String>> {
-    let out = Out { format, colour: false, terminal: false, draws_progress: false, quiet: false };
+    let out = Out {
+        format,
+        colour: false,
+        terminal: false,
+        error_terminal: false,
+        draws_progress: false,
+        quiet: false,
+    };
     let mut printer = Printer::new(out, layout, expected);
     printer.write = |_, text| STDOUT.with_borrow_mut(|kept| kept.push_str(text));
     printer.complain = |_, text| STDERR.with_borrow_mut(|kept| kept.push_str(text));
