@@ -32,9 +32,14 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = |reason: &str| {
-            format!("this is no public key: {reason}; it takes the line that `fleetctl key show` prints")
+            format!(
+                "this is no public key: {reason}; give the line that `fleetctl key show` prints for its owner"
+            )
         };
-        let rest = text.strip_prefix(Self::KIND).ok_or_else(|| refuse("it does not begin with its kind"))?;
+        let rest = text.strip_prefix(Self::KIND).ok_or_else(|| match text.split('-').next() {
+            Some("ssh" | "ecdsa") => refuse("it is one of SSH, and capsules have a kind of their own"),
+            _ => refuse("it does not begin with `capsule-ed25519`"),
+        })?;
         let (key, name) = rest.split_once(' ').unwrap_or((rest, ""));
         let bytes = STANDARD.decode(key).map_err(|_| refuse("its key is not base64"))?;
         if bytes.len() != KEY_BYTES {
@@ -55,6 +60,7 @@ mod tests {
     fn a_key_reads_back_with_its_name() {
         let key = PublicKey { bytes: vec![7; 32], name: "ann@desk".into() };
         assert_eq!(key.to_string().parse(), Ok(key));
+        assert!("ssh-ed25519 AAAA x".parse::<PublicKey>().unwrap_err().contains("one of SSH"));
         for text in ["", "ssh-ed25519 AAAA x", "capsule-ed25519 AAAA x", "capsule-ed25519 ! x"] {
             assert!(text.parse::<PublicKey>().unwrap_err().contains("key show"), "{text}");
         }

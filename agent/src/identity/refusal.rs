@@ -18,8 +18,8 @@ pub enum Refusal {
     NoCertificate,
     /// A key that nobody enrolled, or that was removed.
     #[error(
-        "operator key {0} is not enrolled on this capsule; ask one of its admins to run `fleetctl key add`, or adopt \
-         the capsule while its claim window is open"
+        "operator key {0} is not enrolled on this capsule; ask one of its admins to run `fleetctl key add` with the \
+         line that your `fleetctl key show` prints, or adopt the capsule while its claim window is open"
     )]
     NotEnrolled(KeyId),
     /// No usable token.
@@ -94,7 +94,8 @@ pub enum Refusal {
     },
     /// Adoption is over.
     #[error(
-        "this capsule has been adopted already, by key {key} ({name}); ask its owner to run `fleetctl key add`"
+        "this capsule has been adopted already, by key {key} ({name}); ask its owner to run `fleetctl key add` with \
+         the line that your `fleetctl key show` prints, then run `fleetctl context add`"
     )]
     Claimed {
         /// Who won.

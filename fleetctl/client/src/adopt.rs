@@ -57,7 +57,11 @@ pub async fn adopt(connector: &Connector, probe: &Probe, key_name: &str) -> Resu
         AdoptRequest { public_key: connector.key().public_key().to_vec(), key_name: key_name.into() };
     let answer = match IdentityClient::new(channel.clone()).adopt(request).await {
         Ok(answer) => answer.into_inner(),
-        Err(refusal) => return enrolled_before(connector, probe, channel, refusal).await,
+        Err(refusal) if refusal.code() == Code::FailedPrecondition => {
+            // Where credentials do not work either, the refusal of the adoption counts.
+            return enrolled(connector, probe, channel).await.map_err(|_| refusal.into());
+        }
+        Err(refusal) => return Err(refusal.into()),
     };
     let same = answer.fingerprint == probe.fingerprint.to_string() && answer.capsule_id == probe.capsule_id;
     if !same {
@@ -76,16 +80,18 @@ pub async fn adopt(connector: &Connector, probe: &Probe, key_name: &str) -> Resu
     })
 }
 
-/// Asks with credentials; where they do not work either, the refusal of the adoption counts.
-async fn enrolled_before(
+/// Meets a capsule on which an admin has enrolled the connector's key. Never claims one.
+pub async fn join(connector: &Connector, probe: &Probe) -> Result<Adopted, CallError> {
+    let channel = connector.channel(&probe.address, Some(probe.fingerprint)).await?;
+    enrolled(connector, probe, channel).await
+}
+
+/// Asks with credentials.
+async fn enrolled(
     connector: &Connector,
     probe: &Probe,
     channel: tonic::transport::Channel,
-    refusal: tonic::Status,
 ) -> Result<Adopted, CallError> {
-    if refusal.code() != Code::FailedPrecondition {
-        return Err(refusal.into());
-    }
     let target = Target {
         name: probe.address.to_string(),
         address: probe.address.clone(),
@@ -93,10 +99,7 @@ async fn enrolled_before(
         fingerprint: probe.fingerprint,
     };
     let capsule = Capsule::new(target, channel, connector.key().clone());
-    let Ok(answer) = capsule.identity().who_am_i(WhoAmIRequest {}).await else {
-        return Err(refusal.into());
-    };
-    let answer = answer.into_inner();
+    let answer = capsule.identity().who_am_i(WhoAmIRequest {}).await?.into_inner();
     Ok(Adopted {
         short_id: answer.short_id,
         hostname: answer.hostname,

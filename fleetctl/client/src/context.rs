@@ -71,12 +71,21 @@ impl Contexts {
         self.contexts.get(name).ok_or_else(|| self.unknown(name))
     }
 
-    /// Adds one; the first becomes current.
-    pub fn insert(&mut self, name: &str, context: Context) -> Result<(), ContextError> {
-        check_name(name)?;
+    /// Whether a context could have this name.
+    pub fn check_free(&self, name: &str) -> Result<(), ContextError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=MAX_NAME_LEN).contains(&name.len()) || !name.chars().all(allowed) {
+            return Err(ContextError::Name(name.into()));
+        }
         if self.contexts.contains_key(name) {
             return Err(ContextError::Taken(name.into()));
         }
+        Ok(())
+    }
+
+    /// Adds one; the first becomes current.
+    pub fn insert(&mut self, name: &str, context: Context) -> Result<(), ContextError> {
+        self.check_free(name)?;
         self.contexts.insert(name.into(), context);
         self.current.get_or_insert_with(|| name.into());
         Ok(())
@@ -91,10 +100,7 @@ impl Contexts {
 
     /// Renames one; it stays current if it was.
     pub fn rename(&mut self, old: &str, new: &str) -> Result<(), ContextError> {
-        check_name(new)?;
-        if self.contexts.contains_key(new) {
-            return Err(ContextError::Taken(new.into()));
-        }
+        self.check_free(new)?;
         let context = self.contexts.remove(old).ok_or_else(|| self.unknown(old))?;
         self.contexts.insert(new.into(), context);
         if self.current.as_deref() == Some(old) {
@@ -137,12 +143,6 @@ impl Contexts {
     fn unknown(&self, name: &str) -> ContextError {
         ContextError::Unknown { name: name.into(), suggestion: self.nearest(name) }
     }
-}
-
-fn check_name(name: &str) -> Result<(), ContextError> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fits = (1..=MAX_NAME_LEN).contains(&name.len()) && name.chars().all(allowed);
-    if fits { Ok(()) } else { Err(ContextError::Name(name.into())) }
 }
 
 mod fingerprint_text {

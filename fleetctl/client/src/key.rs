@@ -28,7 +28,10 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// Nobody made one yet.
-    #[error("there is no operator key at {0} yet; `fleetctl adopt HOST` makes one, or copy yours there")]
+    #[error(
+        "there is no operator key at {0} yet; `fleetctl key show` makes one, for an admin to enroll with `fleetctl key \
+         add`; or copy yours there"
+    )]
     Missing(PathBuf),
     /// Others could read it.
     #[error("the operator key {path} may be read by others (mode {mode:03o}); run `chmod 600 {path}`")]

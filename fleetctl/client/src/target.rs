@@ -48,7 +48,10 @@ pub enum TargetError {
         suggestion: Option<String>,
     },
     /// An address that no context has.
-    #[error("{0} is none of your capsules; run `fleetctl adopt {0}` first")]
+    #[error(
+        "{0} is none of your capsules; run `fleetctl adopt {0}` first, or, where an admin has added your key, \
+            `fleetctl context add {0}`"
+    )]
     NotAdopted(Address),
     /// Looks like an address and is none.
     #[error(transparent)]
@@ -62,7 +65,10 @@ pub enum TargetError {
     )]
     Nothing,
     /// No capsule was adopted yet.
-    #[error("there are no capsules yet; `fleetctl adopt HOST` adopts the first")]
+    #[error(
+        "there are no capsules yet; `fleetctl adopt HOST` adopts the first, and `fleetctl context add HOST` adds one \
+            on which an admin has enrolled your key"
+    )]
     NoContexts,
 }
 

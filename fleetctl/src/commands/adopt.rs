@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use capsule_client::{
-    Address, ConfigError, Connector, ContextError, Contexts,
-    adopt::{Adopted, Probe, adopt, probe},
+    Address, ConfigError, Connector, Context, ContextError, Contexts,
+    adopt::{Adopted, Probe, adopt, join, probe},
 };
 use capsule_proto::Fingerprint;
 use clap::Args;
@@ -30,6 +30,13 @@ use crate::{
 #[command(after_help = "Examples:\n  fleetctl adopt 192.168.1.20 --name nuc-1 --label zone=attic\n  \
                         fleetctl adopt nuc-1.lan:50000 --fingerprint 5f3c…")]
 pub struct Adopt {
+    #[command(flatten)]
+    meeting: Meeting,
+}
+
+/// A first meeting with a capsule, and how to remember it.
+#[derive(Args, Debug)]
+pub struct Meeting {
     /// HOST, HOST:PORT or [IPV6]:PORT; the port is 50000 where none is given
     #[arg(value_name = "HOST[:PORT]")]
     address: Address,
@@ -50,23 +57,63 @@ pub struct Adopt {
     into_group: Vec<String>,
 }
 
+/// By what right an operator is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Nobody else was: the capsule is to be adopted.
+    Claim,
+    /// An admin has enrolled the key.
+    Enrolled,
+}
+
+/// A context as it was kept, and why it is not called as one might expect.
+struct Kept {
+    name: String,
+    remark: Option<String>,
+}
+
 impl Adopt {
     /// Adopts one capsule.
     pub async fn run(self, session: &mut Session) -> Result<Exit> {
+        self.meeting.hold(session, Right::Claim).await
+    }
+}
+
+impl Meeting {
+    /// Meets the capsule and remembers it. What cannot work is refused before the capsule is asked
+    /// for anything.
+    pub async fn hold(self, session: &mut Session, right: Right) -> Result<Exit> {
         let labels = self.label.iter().map(|text| label(text)).collect::<Result<Vec<_>>>()?;
-        if let Some(name) = &self.name {
-            check_free(session.fleet.contexts(), name)?;
-        }
+        self.check_name(session.fleet.contexts(), None)?;
         let key = session.fleet.home().ensure_key().context("cannot make your operator key")?;
         let connector = Connector::new(key)?.with_timeout(session.connect_timeout());
         let seen = probe(&connector, &self.address).await.map_err(Failure::from)?;
+        self.check_name(session.fleet.contexts(), Some(&seen))?;
         self.confirm(&seen)?;
-        let mut adopted = adopt(&connector, &seen, &key_name()).await.map_err(Failure::from)?;
+        let mut adopted = match right {
+            Right::Claim => adopt(&connector, &seen, &key_name()).await,
+            Right::Enrolled => join(&connector, &seen).await,
+        }
+        .map_err(Failure::from)?;
         adopted.context.labels.extend(labels);
         adopted.context.groups.extend(self.into_group.clone());
-        let name = self.remember(session, &adopted)?;
-        report(session, &name, &adopted);
+        let kept = self.remember(session, &adopted)?;
+        report(session, &kept, &adopted);
         Ok(Exit::ALL)
+    }
+
+    /// Whether the name that was asked for can be had. A context of this very capsule may have it
+    /// already, which shows once the capsule was `seen`.
+    fn check_name(&self, contexts: &Contexts, seen: Option<&Probe>) -> Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let is_same = |context: &Context| match seen {
+            Some(seen) => context.capsule_id == seen.capsule_id,
+            None => context.address == self.address,
+        };
+        match contexts.check_free(name) {
+            Err(ContextError::Taken(_)) if contexts.get(name).is_ok_and(is_same) => Ok(()),
+            other => other.map_err(|error| usage(error.to_string())),
+        }
     }
 
     fn confirm(&self, seen: &Probe) -> Result<()> {
@@ -96,11 +143,11 @@ impl Adopt {
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
-        bail!("not adopted: nothing was sent to {}", self.address)
+        bail!("not confirmed: nothing was sent to {}, and nothing is remembered", self.address)
     }
 
     /// A capsule that is known already keeps its name, and moves to its new address.
-    fn remember(&self, session: &mut Session, adopted: &Adopted) -> Result<String> {
+    fn remember(&self, session: &mut Session, adopted: &Adopted) -> Result<Kept> {
         let wanted = self.name.clone().unwrap_or_else(|| adopted.hostname.clone());
         let remembered = session.fleet.update(|contexts| {
             if let Some((known, _)) = contexts.of_capsule(&adopted.context.capsule_id) {
@@ -113,9 +160,10 @@ impl Adopt {
                 })?;
                 if self.name.as_ref().is_some_and(|name| *name != known) {
                     contexts.rename(&known, &wanted)?;
-                    return Ok(wanted);
+                    let remark = Some(format!("the context of this capsule was called {known} before"));
+                    return Ok(Kept { name: wanted, remark });
                 }
-                return Ok(known);
+                return Ok(Kept { name: known, remark: None });
             }
             insert(contexts, &wanted, self.name.is_some(), adopted)
         });
@@ -134,21 +182,22 @@ fn insert(
     wanted: &str,
     is_chosen: bool,
     adopted: &Adopted,
-) -> Result<String, ConfigError> {
+) -> Result<Kept, ConfigError> {
     match contexts.insert(wanted, adopted.context.clone()) {
-        Ok(()) => Ok(wanted.to_owned()),
+        Ok(()) => Ok(Kept { name: wanted.to_owned(), remark: None }),
         Err(error) if is_chosen => Err(error.into()),
-        Err(_) => {
-            contexts.insert(&adopted.short_id, adopted.context.clone())?;
-            Ok(adopted.short_id.clone())
+        Err(error) => {
+            let name = adopted.short_id.clone();
+            contexts.insert(&name, adopted.context.clone())?;
+            let why = match error {
+                ContextError::Taken(_) => format!("there is a context {wanted} already"),
+                _ => format!("{wanted:?}, the host's name, cannot name one"),
+            };
+            let remark = format!(
+                "the context is called {name}, because {why}; `fleetctl context rename {name} NAME` gives it another name"
+            );
+            Ok(Kept { name, remark: Some(remark) })
         }
-    }
-}
-
-fn check_free(contexts: &Contexts, name: &str) -> Result<()> {
-    match contexts.get(name) {
-        Ok(_) => Err(usage(ContextError::Taken(name.to_owned()).to_string())),
-        Err(_) => Ok(()),
     }
 }
 
@@ -166,7 +215,8 @@ pub(super) fn key_name() -> String {
     format!("{user}@{}", host.unwrap_or_else(|| "localhost".into()))
 }
 
-fn report(session: &Session, name: &str, adopted: &Adopted) {
+fn report(session: &Session, kept: &Kept, adopted: &Adopted) {
+    let name = &kept.name;
     let out = session.out;
     let context = &adopted.context;
     let object = json!({ "capsule": name, "ok": true, "result": {
@@ -182,5 +232,8 @@ fn report(session: &Session, name: &str, adopted: &Adopted) {
             out.line(&format!("{name}: {how} ({}, {})", adopted.short_id, context.address));
             out.note(&format!("fingerprint {}", context.fingerprint));
         }
+    }
+    if let Some(remark) = &kept.remark {
+        out.note(remark);
     }
 }

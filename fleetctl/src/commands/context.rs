@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
+use super::adopt::{Meeting, Right};
 use crate::{
     complete,
     exit::Exit,
@@ -24,12 +25,24 @@ use crate::{
 /// `fleetctl context …`.
 #[derive(Debug, Subcommand)]
 pub enum Context {
+    Add(Add),
     List(List),
     Use(Use),
     Rename(Rename),
     Remove(Remove),
     Label(Label),
     Group(Group),
+}
+
+/// Add a capsule on which an admin has enrolled your key
+///
+/// Send the line that `fleetctl key show` prints to one of the capsule's admins; once they have run
+/// `fleetctl key add`, this remembers the capsule. It never adopts one.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  fleetctl context add nuc-1.lan --name nuc-1 --fingerprint 5f3c…")]
+pub struct Add {
+    #[command(flatten)]
+    meeting: Meeting,
 }
 
 /// List contexts; `*` marks the current one
@@ -92,9 +105,10 @@ pub struct Group {
 
 impl Context {
     /// Runs it.
-    pub fn run(self, session: &mut Session) -> Result<Exit> {
+    pub async fn run(self, session: &mut Session) -> Result<Exit> {
         let out = session.out;
         match self {
+            Self::Add(Add { meeting }) => return meeting.hold(session, Right::Enrolled).await,
             Self::List(_) => list(session),
             Self::Use(Use { name }) => {
                 change(session, |contexts| contexts.select(&name))?;
@@ -219,7 +233,10 @@ fn print_table(out: &Out, contexts: &capsule_client::Contexts) {
     let rows: Vec<Row> = rows.collect();
     out.text(&Table::new(columns, out.colour, out.table_limit()).render(&rows));
     if rows.is_empty() {
-        out.note("no capsule is adopted yet; `fleetctl adopt HOST` adopts the first");
+        out.note(
+            "there is no context yet; `fleetctl adopt HOST` adopts a capsule, and `fleetctl context add HOST` adds one on \
+             which an admin has enrolled your key",
+        );
     }
 }
 

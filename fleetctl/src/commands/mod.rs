@@ -36,7 +36,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     let mut session = Session::open(global)?;
     match command {
         Command::Adopt(command) => command.run(&mut session).await,
-        Command::Context(command) => command.run(&mut session),
+        Command::Context(command) => command.run(&mut session).await,
         Command::Whoami(command) => command.run(&session).await,
         Command::Capsule(command) => command.run(&session).await,
         Command::Apply(command) => command.run(&session).await,

@@ -120,7 +120,7 @@ async fn adopting_by_hand_shows_the_fingerprint_and_asks() -> Result<()> {
     let unasked = fleet.fleetctl(&["adopt", &api, "--name", "a"]).await?.expect_code(2)?;
     ensure!(unasked.stderr.contains("--fingerprint"), "{}", unasked.stderr);
     let (adopted, said) = adopt_typing(operator, &api, "n\n")?;
-    ensure!(!adopted && said.contains("not adopted: nothing was sent"), "{said}");
+    ensure!(!adopted && said.contains("not confirmed: nothing was sent"), "{said}");
     let (adopted, said) = adopt_typing(operator, &api, "y\n")?;
     ensure!(adopted, "{said}");
     let info = a.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
@@ -130,6 +130,76 @@ async fn adopting_by_hand_shows_the_fingerprint_and_asks() -> Result<()> {
         &std::fs::metadata(operator.config().join("key.pem"))?.permissions(),
     );
     ensure!(mode & 0o777 == 0o600, "the key has mode {mode:o}");
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_operator_joins_with_a_key_that_an_admin_adds() -> Result<()> {
+    let fleet = Fleet::builder(1).unadopted().start().await?;
+    let a = fleet.capsule("a");
+    let api = a.api()?.to_string();
+    let second = fleet.other_operator("second");
+    let shown = second.run(&["key", "show"]).await?.ok()?;
+    ensure!(
+        shown.stdout.starts_with("capsule-ed25519 ") && shown.stderr.contains("made your key"),
+        "{shown:?}"
+    );
+    let again = second.run(&["key", "show"]).await?.ok()?;
+    ensure!(again.stdout == shown.stdout && !again.stderr.contains("made your key"), "{again:?}");
+
+    let add = ["context", "add", &api, "--name", "nuc", "--yes"];
+    second.run(&add).await?.expect_code(1)?;
+    a.adopt().await?;
+    let early = second.run(&add).await?.expect_code(1)?.stderr;
+    ensure!(early.contains("not enrolled") && early.contains("fleetctl key add"), "{early}");
+    ensure!(second.run(&["context", "list", "-o", "name"]).await?.ok()?.stdout.is_empty());
+
+    for wrong in ["ssh-ed25519 AAAA x", "capsule-ed25519 AAAA x", "/no/such/file"] {
+        let said = a.fleetctl_with(&["key", "add", "-", "--role", "viewer"], wrong.as_bytes()).await?;
+        ensure!(said.expect_code(2)?.stderr.contains("`fleetctl key show` prints"), "{wrong}");
+    }
+    let missing = a.fleetctl(&["key", "add", "/no/such/file", "--role", "viewer"]).await?.expect_code(2)?;
+    ensure!(missing.stderr.contains("`fleetctl key show` prints"), "{missing:?}");
+    let added = a.fleetctl_with(&["key", "add", "-", "--role", "operator"], shown.stdout.as_bytes()).await?;
+    let told = added.ok()?.stderr;
+    let next = told.split('`').nth(1).unwrap_or_default().strip_prefix("fleetctl ").unwrap_or_default();
+    ensure!(next.starts_with("context add ") && next.contains(" --fingerprint "), "{told}");
+
+    let wrong = "00".repeat(32);
+    let refused = second.run(&["context", "add", &api, "--fingerprint", &wrong]).await?.expect_code(1)?;
+    ensure!(refused.stderr.contains("is not the capsule you mean"), "{refused:?}");
+    let words: Vec<&str> = next.split(' ').chain(["--name", "nuc", "--label", "zone=attic"]).collect();
+    second.run(&words).await?.ok()?;
+    let whoami = second.run(&["-l", "zone=attic", "whoami"]).await?.ok()?.stdout;
+    ensure!(whoami.contains("nuc ") && whoami.contains("operator"), "{whoami}");
+    second.run(&["-c", "nuc", "ps"]).await?.ok()?;
+    let refused = second.run(&["-c", "nuc", "key", "add", shown.stdout.trim(), "--role", "admin"]).await?;
+    ensure!(refused.expect_code(1)?.stderr.contains("to enroll keys it needs role admin"));
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_name_of_a_context_is_settled_before_a_capsule_is_adopted() -> Result<()> {
+    let fleet = Fleet::builder(2).unadopted().start().await?;
+    let (a, b) = (fleet.capsule("a").api()?.to_string(), fleet.capsule("b").api()?.to_string());
+    let adopt =
+        async |api: &str, words: &[&str]| fleet.fleetctl(&[&["adopt", api, "--yes"], words].concat()).await;
+    let bad = adopt(&a, &["--name", "a b"]).await?.expect_code(2)?.stderr;
+    ensure!(bad.contains("cannot name a context"), "{bad}");
+    let other = fleet.other_operator("other");
+    other.run(&["adopt", &a, "--yes", "--name", "b"]).await?.ok()?;
+    let taken = other.run(&["adopt", &b, "--yes", "--name", "b"]).await?.expect_code(2)?.stderr;
+    ensure!(taken.contains("there is a context \"b\" already"), "{taken}");
+
+    let renamed = other.run(&["adopt", &b, "--yes"]).await?.ok()?;
+    ensure!(renamed.stdout.starts_with("capsule-"), "{renamed:?}");
+    let why = ["there is a context b already", "fleetctl context rename capsule-"];
+    ensure!(why.iter().all(|words| renamed.stderr.contains(words)), "{renamed:?}");
+    other.run(&["adopt", &a, "--yes", "--name", "b"]).await?.ok()?;
+    let moved = other.run(&["adopt", &a, "--yes", "--name", "attic"]).await?.ok()?;
+    ensure!(moved.stderr.contains("was called b before"), "{moved:?}");
     fleet.passed();
     Ok(())
 }

@@ -5,6 +5,7 @@ mod rotate;
 use std::{fs, io::Read as _, path::Path};
 
 use anyhow::Result;
+use capsule_client::{KeyError, Target};
 use capsule_proto::{
     KeyId,
     v1::{AddKeyRequest, ListKeysRequest, OperatorKey, RemoveKeyRequest, Role},
@@ -39,9 +40,9 @@ pub enum Key {
     Rotate(rotate::Rotate),
 }
 
-/// Print your public key, for `fleetctl key add` on somebody else's machine
+/// Print your public key, for an admin's `fleetctl key add`; makes your key where there is none
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  fleetctl key show > my.pub")]
+#[command(visible_alias = "create", after_help = "Examples:\n  fleetctl key show > my.pub")]
 pub struct Show {}
 
 /// List the keys that capsules have enrolled
@@ -114,7 +115,14 @@ impl Key {
 }
 
 fn show(session: &Session) -> Result<Exit> {
-    let key = session.fleet.key()?;
+    let home = session.fleet.home();
+    let is_new = matches!(session.fleet.key(), Err(KeyError::Missing(_)));
+    let key = home.ensure_key()?;
+    if is_new {
+        session
+            .out
+            .note(&format!("made your key in {}; keep the directory to yourself", home.dir().display()));
+    }
     if session.out.format == Format::Name {
         session.out.line(key.key_id().as_str());
     } else {
@@ -161,10 +169,16 @@ impl Add {
             vec![format!("enrolled {} as {} ({})", key.name, key.role(), key.key_id)]
         })
         .named(|key| vec![key.key_id.clone()]);
-        gather(session, session.targets()?, session.timeout(QUICK), layout, async |capsule| {
+        let targets = session.targets()?;
+        let next = next_step(&targets);
+        let exit = gather(session, targets, session.timeout(QUICK), layout, async |capsule| {
             Ok(capsule.identity().add_key(request.clone()).await?.into_inner())
         })
-        .await
+        .await?;
+        if exit != Exit::NONE {
+            session.out.note(&next);
+        }
+        Ok(exit)
     }
 
     fn text(&self) -> Result<String> {
@@ -177,7 +191,25 @@ impl Add {
             return Ok(text);
         }
         fs::read_to_string(Path::new(&self.key))
-            .map_err(|error| usage(format!("cannot read a public key from {:?}: {error}", self.key)))
+            .map_err(|error| {
+                usage(format!(
+                    "cannot read a public key from {:?}: {error}; give the line that `fleetctl key show` prints for its \
+                     owner, a file with that line, or - for stdin",
+                    self.key
+                ))
+            })
+    }
+}
+
+/// What the owner of a new key does with it.
+fn next_step(targets: &[Target]) -> String {
+    match targets {
+        [Target { address, fingerprint, .. }] => {
+            format!("its owner goes on with `fleetctl context add {address} --fingerprint {fingerprint}`")
+        }
+        _ => "its owner goes on with `fleetctl context add HOST --fingerprint SHA256` for each capsule; `fleetctl context \
+              list -o wide` shows both"
+            .to_owned(),
     }
 }
 
