@@ -33,8 +33,8 @@ impl Engine {
     }
 }
 
-/// Starts containerd, network and volumes side by side; with a `stand_in` for the runtime, none
-/// of them.
+/// Starts network and volumes, then containerd, which outlives the agent: it comes last, so that an
+/// agent that does not start leaves none behind. With a `stand_in` for the runtime, none of them.
 pub(super) async fn start(
     config: &Config,
     identity: &Identity,
@@ -54,11 +54,10 @@ pub(super) async fn start(
         let images = Images::new(nowhere, events.clone(), registries);
         return Ok(Engine { runtime, images, network: None, volumes: None });
     }
-    let (containerd, network, volumes) = tokio::try_join!(
-        containerd(config, identity, events),
-        network(config, identity, store, events),
-        async { Ok(Volumes::start(&config.state_dir, store.clone(), events.clone()).await?) }
-    )?;
+    let (network, volumes) = tokio::try_join!(network(config, identity, store, events), async {
+        Ok(Volumes::start(&config.state_dir, store.clone(), events.clone()).await?)
+    })?;
+    let containerd = containerd(config, identity, events).await?;
     let images = Images::new(containerd.channel(), events.clone(), registries);
     Ok(Engine { runtime: containerd, images, network: Some(network), volumes: Some(volumes) })
 }

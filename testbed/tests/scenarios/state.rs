@@ -1,11 +1,12 @@
 //! What a capsule does with a state directory that is not as it left it.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::ffi::OsStrExt as _, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use testbed::{
     scenario::{Capsule, Fleet},
-    sys,
+    sys::{self, process::Process},
 };
 
 /// The agent must not start, and say so with these words.
@@ -87,5 +88,30 @@ async fn a_disk_that_takes_no_writes_is_named() -> Result<()> {
     a.start_agent().await?;
     a.fleetctl(&["whoami"]).await?.ok()?;
     fleet.passed();
+    Ok(())
+}
+
+/// Every process that has this path on its command line.
+fn naming(path: &Path) -> Result<Vec<Process>> {
+    let path = path.as_os_str().as_bytes();
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let names = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.windows(path.len()).any(|part| part == path)
+    };
+    Ok(pids.filter(names).filter_map(Process::of).collect())
+}
+
+#[test]
+fn an_agent_that_does_not_start_leaves_nothing_running() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut capsuled = Command::new(sys::program("capsuled")?);
+    capsuled.arg("--state-dir").arg(dir.path()).args(["--listen", "127.0.0.1:0"]);
+    let refused = capsuled.args(["--bridge-subnet", "10.88.0.1/24"]).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let left = naming(dir.path())?;
+    left.iter().for_each(|process| process.signal(Signal::SIGKILL));
+    ensure!(!refused.status.success() && said.contains("10.88.0.1/24"), "{said}");
+    ensure!(left.is_empty(), "{left:?} were left");
     Ok(())
 }
