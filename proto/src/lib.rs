@@ -4,10 +4,12 @@
 //! - [`Name`], [`Size`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse
 //!   once, at their border; enums of `v1` show as people write them;
 //! - [`validate()`]: what is wrong with a manifest, as far as no capsule is needed to know;
+//! - [`Content`]: a file's bytes with their true number, for archives of `cp`;
 //! - [`token`]: the claims of the per-call token;
 //! - `manifest` (feature): manifests from YAML and JSON, with positions in every error.
 
 pub mod capability;
+mod content;
 mod display;
 mod duration;
 mod key;
@@ -20,6 +22,7 @@ mod time;
 pub mod token;
 mod validate;
 
+pub use content::Content;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use key::{Fingerprint, KeyId};
 pub use label::{Selector, SelectorError};

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, Metadata},
-    io::{self, Read as _},
+    io,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileTypeExt as _, MetadataExt as _},
@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use capsule_proto::Content;
 use tar::{Builder, EntryType, Header};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -107,27 +108,12 @@ impl Packer {
             }
             self.links.insert(inode, name.to_path_buf());
         }
-        let size = metadata.len();
+        let file = File::open(path)?;
+        let said = file.metadata()?.len();
+        let mut content = Content::begin(file, said)?;
         header.set_entry_type(EntryType::Regular);
-        header.set_size(size);
-        // The header has promised so many bytes: what grows is cut, what shrinks is an error.
-        let mut content = Exactly { file: File::open(path)?.take(size) };
+        header.set_size(content.size());
         self.tar.append_data(&mut header, name, &mut content)
-    }
-}
-
-struct Exactly {
-    file: io::Take<File>,
-}
-
-impl io::Read for Exactly {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.file.read(buffer)? {
-            0 if self.file.limit() > 0 && !buffer.is_empty() => {
-                Err(io::Error::other("it became shorter while it was copied"))
-            }
-            read => Ok(read),
-        }
     }
 }
 

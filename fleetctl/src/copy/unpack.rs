@@ -59,11 +59,13 @@ fn extract(stream: &mut impl io::Read, directory: &Path) -> io::Result<Option<Sh
             // Last, as their modes may forbid to fill them, and filling them moves their times.
             EntryType::Directory => directories.push(entry),
             EntryType::Fifo | EntryType::Char | EntryType::Block => {}
-            EntryType::Link => {
-                make_room(&entry, &base)?;
+            kind => {
+                refuse_special(&base.join(inside(&entry)))?;
+                if kind == EntryType::Link {
+                    make_room(&entry, &base)?;
+                }
                 entry.unpack_in(&base)?;
             }
-            _ => drop(entry.unpack_in(&base)?),
         }
     }
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
@@ -196,7 +198,23 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let error = copy(&file, &socket).await.unwrap_err().to_string();
         assert!(error.contains("is no regular file"), "{error}");
+        // Nor one in a directory that is copied into.
+        let (from, into) = (root.path().join("from"), root.path().to_path_buf());
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("socket"), "content").unwrap();
+        for source in [from.join("socket"), from.join(".")] {
+            let error = copy(&source, &into).await.unwrap_err().to_string();
+            assert!(error.contains("is no regular file"), "{error}");
+        }
         assert!(!fs::symlink_metadata(&socket).unwrap().file_type().is_file());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_states_no_size_is_copied_as_long_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("version");
+        copy(Path::new("/proc/version"), &target).await.unwrap();
+        assert_eq!(fs::read(target).unwrap(), fs::read("/proc/version").unwrap());
     }
 
     #[tokio::test]

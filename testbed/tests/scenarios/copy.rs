@@ -249,10 +249,17 @@ async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
         ("free:/etc", &file, "the copy is a directory"),
         ("free:/etc/passwd", "/no/such/dir/x", "there is no directory /no/such/dir"),
         (&file, "fre:/x", "Did you mean \"free\"?"),
+        (&file, "free:/dev/null", "is a device in the workload"),
     ] {
         let refused = cp_err(&a, from, to).await?;
         ensure!(refused.contains(words), "{from} to {to}: {refused}");
     }
+    a.exec("free", &["sh", "-c", "test -c /dev/null && mkfifo /fifo && mknod /null c 1 3"]).await?.ok()?;
+    for (name, what) in [("fifo", "a FIFO"), ("null", "a device")] {
+        let put = a.fleetctl_with(&["cp", "-", "free:/"], &archive(&[], &[name])?).await?.expect_code(1)?;
+        ensure!(put.stderr.contains(&format!("{name} is {what} in the workload")), "{put:?}");
+    }
+    a.exec("free", &["sh", "-c", "test -p /fifo && test -c /null"]).await?.ok()?;
     let two = archive(&[], &["one", "two"])?;
     let put = a.fleetctl_with(&["cp", "-", "free:/new"], &two).await?.expect_code(1)?;
     ensure!(put.stderr.contains("more than one"), "{put:?}");
@@ -266,6 +273,34 @@ async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
     for (to, words) in [("w:/data/y", "only while workload w runs"), ("w:/etc/y", "read-only")] {
         let refused = cp_err(&a, &file, to).await?;
         ensure!(refused.contains(words), "{to}: {refused}");
+    }
+    fleet.passed();
+    Ok(())
+}
+
+/// Without the addresses of the kernel, which only some see.
+fn public(text: &str) -> Vec<&str> {
+    const ADDRESS: usize = 16;
+    text.split_whitespace().filter(|word| word.len() != ADDRESS).collect()
+}
+
+#[tokio::test]
+async fn the_kernels_files_state_no_size_and_are_copied_whole() -> Result<()> {
+    let fleet = Fleet::netns(1).await?;
+    let a = fleet.capsule("a");
+    a.apply(&shell("w", FOREVER, "")).await?;
+    let dir = fleet.dir().join("copies");
+    fs::create_dir(&dir)?;
+    let back = dir.join("back");
+    for source in ["/proc/version", "/proc/kallsyms", "/sys/class/net/lo/mtu"] {
+        cp(&a, &format!("w:{source}"), &text(&back)).await?;
+        let inside = a.exec("w", &["cat", source]).await?.ok()?.stdout;
+        let out = fs::read_to_string(&back)?;
+        ensure!(!inside.is_empty() && public(&out) == public(&inside), "{source} came out otherwise");
+        // Of the host's own, too.
+        cp(&a, source, "w:/in").await?;
+        let inside = a.exec("w", &["cat", "/in"]).await?.ok()?.stdout;
+        ensure!(public(&fs::read_to_string(source)?) == public(&inside), "{source} went in otherwise");
     }
     fleet.passed();
     Ok(())

@@ -104,6 +104,7 @@ impl Unpacker {
             return Ok(());
         };
         let dir = self.parent(&placed)?;
+        refuse_special(&dir, &leaf, kind, &placed)?;
         match kind {
             EntryType::Directory => {
                 make_directory(&dir, &leaf).map_err(failed())?;
@@ -234,6 +235,23 @@ impl Unpacker {
             }
         }
     }
+}
+
+/// A device, FIFO or socket is not what a copy may take the place of: whoever writes `/dev/null`
+/// means the device. A FIFO of the copy may renew one.
+fn refuse_special(dir: &OwnedFd, leaf: &OsStr, kind: EntryType, placed: &Path) -> Result<(), CopyError> {
+    let Ok(found) = fstatat(dir, leaf, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Ok(()) };
+    let what = match SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "device",
+        SFlag::S_IFIFO if kind != EntryType::Fifo => "FIFO",
+        SFlag::S_IFSOCK => "socket",
+        _ => return Ok(()),
+    };
+    Err(CopyError::Refused(format!(
+        "{} is a {what} in the workload, which a copy would replace; write into it by a command, as with \
+         `fleetctl exec -i WORKLOAD -- tee PATH < FILE`, or remove it first",
+        shown(placed)
+    )))
 }
 
 /// Says what would make it work, where that is known.

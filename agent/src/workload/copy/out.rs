@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 
+use capsule_proto::Content;
 use nix::{
     fcntl::{AtFlags, OFlag, openat, readlinkat},
     sys::{
@@ -135,11 +136,11 @@ impl Packer<'_> {
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ELOOP) => return Ok(()),
             other => other?,
         };
-        let size = stat.st_size as u64;
+        let said = file.metadata()?.len();
+        let content = Content::begin(file, said)?;
         header.set_entry_type(EntryType::Regular);
-        header.set_size(size);
-        // The header has promised: cut what grew, pad what shrank.
-        self.put(header, name, None, file.take(size).chain(io::repeat(0)).take(size))
+        header.set_size(content.size());
+        self.put(header, name, None, content)
     }
 
     fn directory(

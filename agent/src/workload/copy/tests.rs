@@ -165,3 +165,33 @@ fn root_a_link_in_the_target_is_replaced_and_not_written_through() {
     assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"safe");
     assert!(fs::symlink_metadata(root.join("file")).unwrap().is_file());
 }
+
+#[test]
+fn root_what_is_no_regular_file_is_not_replaced() {
+    use tar::EntryType as T;
+    let root = tempfile::tempdir().unwrap();
+    let (fifo, socket) = (root.path().join("fifo"), root.path().join("socket"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let before = [&fifo, &socket].map(|path| fs::symlink_metadata(path).unwrap().ino());
+    for (name, kind, target) in [
+        ("fifo", T::Regular, "/"),
+        ("fifo", T::Symlink, "/"),
+        ("other", T::Regular, "/fifo"),
+        ("socket", T::Regular, "/"),
+        ("socket", T::Fifo, "/"),
+    ] {
+        let refused = unpack(root.path(), target, &archive(&[(name, kind, "x")])).unwrap_err();
+        assert!(refused.to_string().contains("which a copy would replace"), "{refused}");
+        assert_eq!(before, [&fifo, &socket].map(|path| fs::symlink_metadata(path).unwrap().ino()));
+    }
+    unpack(root.path(), "/", &archive(&[("fifo", T::Fifo, "")])).expect("a FIFO renews a FIFO");
+}
+
+#[test]
+fn a_file_that_states_no_size_is_copied_as_long_as_it_is() {
+    let archive = pack(Path::new("/proc"), "/version").unwrap();
+    let mut archive = tar::Archive::new(&archive.0[..]);
+    let entry = archive.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(io::read_to_string(entry).unwrap(), fs::read_to_string("/proc/version").unwrap());
+}
