@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
-use crate::exit::Exit;
+use crate::{exit::Exit, output};
 
 /// The variable by which a shell asks for completions.
 pub const VARIABLE: &str = "FLEETCTL_COMPLETE";
@@ -31,7 +31,9 @@ enum Shell {
 impl Completions {
     /// Prints the script.
     pub fn run(self) -> Result<Exit> {
-        self.write(&mut io::stdout().lock())?;
+        let mut script = Vec::new();
+        self.write(&mut script)?;
+        output::print(&script);
         Ok(Exit::ALL)
     }
 

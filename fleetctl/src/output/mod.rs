@@ -89,8 +89,7 @@ impl Out {
 
     /// Prints bytes, for who must clean up before the process ends.
     pub fn try_bytes(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush())
+        write_stdout(bytes)
     }
 
     /// Prints bytes on stderr.
@@ -106,10 +105,32 @@ impl Out {
     }
 }
 
-fn end_on_error(outcome: io::Result<()>) {
-    if outcome.is_err() {
-        process::exit(i32::from(Exit::PIPE.0));
+/// Prints bytes where no [`Out`] is there yet.
+pub fn print(bytes: &[u8]) {
+    end_on_error(write_stdout(bytes));
+}
+
+fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
+}
+
+/// Ends the process where its output cannot be written: an answer that is not whole must not look
+/// like one.
+pub fn end_on_error(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        process::exit(i32::from(lost_output(&error).0));
     }
+}
+
+/// What to end with where output cannot be written: in silence where nobody reads it any more, as
+/// SIGPIPE would, else with the reason.
+pub fn lost_output(error: &io::Error) -> Exit {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Exit::PIPE;
+    }
+    print_error(&format!("the output cannot be written, and what is there of it is not whole: {error}"));
+    Exit::NONE
 }
 
 fn terminal_columns() -> Option<usize> {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
+use super::steps::say;
 use crate::bench::{self, Effort, report};
 
 /// Measure against peers, in one interleaved run.
@@ -25,13 +26,13 @@ impl BenchArgs {
     pub async fn run(self) -> Result<()> {
         if self.list {
             for bench in bench::ALL {
-                println!("{:<10} {}", bench.name, bench.about);
+                say(format!("{:<10} {}", bench.name, bench.about))?;
             }
             return Ok(());
         }
         let load = report::load();
         let rows = bench::run(&self.names, if self.quick { Effort::Quick } else { Effort::Full }).await?;
-        println!("{}", report::markdown(&rows, &load));
+        say(report::markdown(&rows, &load))?;
         let exceeded = rows.iter().filter(|row| !row.is_kept()).count();
         if self.strict && exceeded > 0 {
             bail!("{exceeded} figures exceed their limits or could not be measured");

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::Which;
+use super::{Which, steps::say};
 use crate::substrate::{self, Record, State, Testbed};
 
 /// Stop a fleet and remove every trace of it.
@@ -27,23 +27,22 @@ impl Down {
         } else {
             vec![self.which.name.clone()]
         };
-        for name in names {
-            self.take_down(&name, state)?;
-        }
-        substrate::remove_stale()
+        // All the work before the first word: a reader that goes away leaves nothing half down.
+        let said: Vec<String> =
+            names.iter().map(|name| self.take_down(name, state)).collect::<Result<_>>()?;
+        substrate::remove_stale()?;
+        said.iter().try_for_each(say)
     }
 
-    fn take_down(&self, name: &str, state: State) -> Result<()> {
+    fn take_down(&self, name: &str, state: State) -> Result<String> {
         if let Some(testbed) = Testbed::open(name)? {
             testbed.remove(state)?;
-            println!("fleet {name:?} is gone");
-            return Ok(());
+            return Ok(format!("fleet {name:?} is gone"));
         }
         // After a reboot there is no record, but there may be state.
         if state == State::Remove {
             substrate::remove_leftover_dir(&self.which.dir()?)?;
         }
-        println!("fleet {name:?} is not up");
-        Ok(())
+        Ok(format!("fleet {name:?} is not up"))
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::Which;
+use super::{Which, steps::say};
 use crate::{scenario::Operator, substrate::Record, sys};
 
 /// Print what a shell needs to be the fleet's operator: eval "$(testbed env)".
@@ -24,8 +24,7 @@ impl Env {
         let operator = Operator::at(&record.dir.join("operator"));
         let program = sys::program("fleetctl")?;
         let bin = program.parent().context("fleetctl has no directory")?;
-        println!("export FLEETCTL_CONFIG='{}'", operator.config().display());
-        println!("export PATH='{}':\"$PATH\"", bin.display());
-        Ok(())
+        say(format!("export FLEETCTL_CONFIG='{}'", operator.config().display()))?;
+        say(format!("export PATH='{}':\"$PATH\"", bin.display()))
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use super::steps::say;
 use crate::fixtures::{self, Image};
 
 /// Write a fixture image as an archive that `fleetctl image push` takes.
@@ -42,7 +43,6 @@ impl ImageArgs {
         };
         let write = if self.docker { Image::write_docker } else { Image::write_oci };
         write(&image, &self.file)?;
-        println!("{} holds {}", self.file.display(), image.reference());
-        Ok(())
+        say(format!("{} holds {}", self.file.display(), image.reference()))
     }
 }

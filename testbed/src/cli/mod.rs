@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use steps::Unread;
+
 /// Fleets of capsules on one machine.
 #[derive(Debug, Parser)]
 #[command(name = "testbed", version, about, arg_required_else_help = true)]

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use tabled::{Table, Tabled, settings::Style};
 
+use super::steps::say;
 use crate::{
     substrate::{Plan, Record},
     sys::process::Process,
@@ -28,11 +29,9 @@ impl Status {
     pub fn run() -> Result<()> {
         let rows: Vec<Row> = Record::all()?.iter().flat_map(rows).collect();
         if rows.is_empty() {
-            println!("no fleet is up; `testbed up` starts one");
-            return Ok(());
+            return say("no fleet is up; `testbed up` starts one");
         }
-        println!("{}", Table::new(rows).with(Style::blank()));
-        Ok(())
+        say(Table::new(rows).with(Style::blank()))
     }
 }
 

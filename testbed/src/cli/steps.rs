@@ -1,13 +1,31 @@
 //! Progress on the terminal: a spinner while a step lasts, a line with its time when it is done.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::{OwoColorize as _, Stream};
 
 /// Between two frames of the spinner.
 const FRAME: Duration = Duration::from_millis(80);
+
+/// The reader of stdout went away, as `head` does: nothing is wrong, but there is nobody to tell.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub struct Unread;
+
+/// Prints a line.
+pub fn say(line: impl Display) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Unread.into()),
+        outcome => outcome.context("cannot write to stdout"),
+    }
+}
 
 /// Does `work` under the given headline; its value is what the done step says about itself.
 pub async fn step<T>(
@@ -25,11 +43,12 @@ pub async fn step<T>(
     match outcome {
         Ok((value, said)) => {
             let time = format!("{:.1} s", started.elapsed().as_secs_f64());
-            println!("  {} {said}  {}", mark("✓", true), faint(&time));
+            say(format!("  {} {said}  {}", mark("✓", true), faint(&time)))?;
             Ok(value)
         }
         Err(error) => {
-            println!("  {} {headline}", mark("✗", false));
+            // What went wrong matters more than that nobody reads this line.
+            let _ = say(format!("  {} {headline}", mark("✗", false)));
             Err(error)
         }
     }

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use super::{
     Substrate, Which,
-    steps::{bold, code, step},
+    steps::{bold, code, faint, say, step},
 };
 use crate::{
     fixtures,
@@ -42,7 +42,7 @@ impl Up {
     pub async fn run(self) -> Result<()> {
         let Substrate::Netns = self.substrate;
         substrate::remove_stale()?;
-        println!("{}", bold(&format!("Fleet {:?}", self.which.name)));
+        say(bold(&format!("Fleet {:?}", self.which.name)))?;
         let mut testbed = self.wire().await?;
         start_agents(&mut testbed).await?;
         let operator = self.operator(&testbed);
@@ -77,19 +77,16 @@ impl Up {
     async fn show(&self, testbed: &Testbed, operator: &Operator) -> Result<()> {
         let capsules = names(testbed).join(",");
         let list = operator.run(&["-c", &capsules, "ps"]).await?;
-        println!("\n{}{}", list.stdout, list.stderr);
-        println!("{}", bold("Go on with"));
+        say(format!("\n{}{}", list.stdout, list.stderr))?;
+        say(bold("Go on with"))?;
         if !operator.is_own() {
             // Under make the short way; paths are for who called the program by its own.
             let env = match std::env::var_os("MAKELEVEL") {
                 Some(_) => "make -s env".to_owned(),
                 None => format!("{} env", std::env::current_exe().unwrap_or_default().display()),
             };
-            println!(
-                "  {:<44} {}",
-                code(&format!("eval \"$({env})\"")),
-                super::steps::faint("fleetctl, as its operator")
-            );
+            let line = code(&format!("eval \"$({env})\""));
+            say(format!("  {line:<44} {}", faint("fleetctl, as its operator")))?;
         }
         let first = &testbed.record.nodes[0].name;
         let address = testbed.plan().node(0).0;
@@ -101,7 +98,7 @@ impl Up {
             ("fleetctl --all events -f".to_owned(), "what happens"),
             ("make down".to_owned(), "take it all down"),
         ] {
-            println!("  {:<44} {}", code(&line), super::steps::faint(what));
+            say(format!("  {:<44} {}", code(&line), faint(what)))?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     failure::{Failure, usage},
     named,
-    output::{Out, clean, print_error},
+    output::{Out, clean, lost_output, print_error},
     session::Session,
     terminal::{self, RawMode},
 };
@@ -73,7 +73,11 @@ async fn relay(
         tokio::select! {
             message = output.message() => match message?.map(|message| message.output) {
                 Some(Some(Output::Exit(exit))) => return Ok(Exit(exit.code as u8)),
-                Some(Some(Output::Stdout(bytes))) if out.try_bytes(&bytes).is_err() => return Ok(Exit::PIPE),
+                Some(Some(Output::Stdout(bytes))) => {
+                    if let Err(error) = out.try_bytes(&bytes) {
+                        return Ok(lost_output(&error));
+                    }
+                }
                 Some(Some(Output::Stderr(bytes))) => out.error_bytes(&bytes),
                 Some(Some(Output::NotStarted(why))) => print_error(&clean::one_line(&why)),
                 Some(_) => {}
