@@ -43,7 +43,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&clean::one_line(&self.message))
+        f.write_str(&clean::paragraph(&self.message))
     }
 }
 

@@ -217,7 +217,7 @@ pub enum RuntimeError {
         message: String,
     },
     /// Anything else that the engine said.
-    #[error("{attempt}: {message}")]
+    #[error("cannot {attempt}: {message}")]
     Engine {
         /// What was attempted, on what.
         attempt: String,

@@ -283,7 +283,12 @@ impl Actor {
     }
 
     fn failed(&mut self, step: &Step, error: &WorkloadError) {
-        let message = format!("{}: {}", step.describe(&self.desired), crate::status::chain(error));
+        let told = crate::status::chain(error);
+        let message = match error {
+            // All others say themselves what was attempted.
+            WorkloadError::Store(_) => format!("cannot {}: {told}", step.describe(&self.desired)),
+            _ => told,
+        };
         let retry_at = error.is_retryable().then(|| Instant::now() + self.retries.next_wait());
         let reason = if retry_at.is_some() { "BackOff" } else { "Failed" };
         let event = NewEvent::new("workload", &self.handle.name, reason, message.clone());

@@ -11,15 +11,39 @@ pub(super) fn changes(old: Option<&v1::Manifest>, new: &v1::Manifest) -> Vec<v1:
     found
 }
 
-/// As it is written: a volume's fields stand at the top.
+/// As it is written: a volume's fields stand at the top, and names of enums are short.
 fn on_paper(manifest: &v1::Manifest) -> Value {
     let mut value = serde_json::to_value(manifest).unwrap_or_default();
-    if let Some(object) = value.as_object_mut()
-        && let Some(Value::Object(volume)) = object.remove("volume")
-    {
-        object.extend(volume);
+    if let Some(object) = value.as_object_mut() {
+        if let Some(Value::Object(volume)) = object.remove("volume") {
+            object.extend(volume);
+        }
+        // Labels may have any key, and so are left alone.
+        object.iter_mut().filter(|(key, _)| *key != "labels").for_each(|(key, value)| shorten(key, value));
     }
     value
+}
+
+/// `NETWORK_MODE_HOST` as `host`, wherever the field of this key holds one.
+fn shorten(key: &str, value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| shorten(key, value)),
+        Value::Array(items) => items.iter_mut().for_each(|item| shorten(key, item)),
+        Value::String(name) => {
+            let short = match key {
+                "kind" => v1::Kind::from_str_name(name).map(|kind| kind.to_string()),
+                "networkMode" => v1::NetworkMode::from_str_name(name).map(|mode| mode.to_string()),
+                "protocol" => v1::Protocol::from_str_name(name).map(|protocol| protocol.to_string()),
+                "restartPolicy" => v1::RestartPolicy::from_str_name(name).map(|policy| policy.to_string()),
+                "backend" => v1::MicroVmBackend::from_str_name(name).map(|backend| backend.to_string()),
+                _ => None,
+            };
+            if let Some(short) = short {
+                *name = short;
+            }
+        }
+        _ => {}
+    }
 }
 
 fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<v1::FieldChange>) {
@@ -98,6 +122,24 @@ mod tests {
         assert!(new.iter().all(|change| change.old.is_empty()));
         assert!(new.iter().any(|change| change.path == "container.image"));
         assert!(changes(Some(&web("a:1", None)), &web("a:1", None)).is_empty());
+    }
+
+    #[test]
+    fn enums_are_named_as_a_manifest_names_them() {
+        let mut new = web("a:1", None);
+        new.labels.insert("protocol".into(), "PROTOCOL_UDP".into());
+        if let Some(Spec::Container(spec)) = &mut new.spec {
+            spec.set_network_mode(v1::NetworkMode::Host);
+            spec.set_restart_policy(v1::RestartPolicy::OnFailure);
+            spec.ports[0].set_protocol(v1::Protocol::Udp);
+        }
+        let changes = changes(None, &new);
+        let of = |path: &str| changes.iter().find(|c| c.path == path).map(|c| c.new.as_str());
+        assert_eq!(of("kind"), Some(r#""Container""#));
+        assert_eq!(of("container.networkMode"), Some(r#""host""#));
+        assert_eq!(of("container.restartPolicy"), Some(r#""on-failure""#));
+        assert_eq!(of("container.ports[0].protocol"), Some(r#""udp""#));
+        assert_eq!(of("labels.protocol"), Some(r#""PROTOCOL_UDP""#), "a label is nobody's enum");
     }
 
     #[test]

@@ -67,11 +67,11 @@ impl Workloads {
         }
     }
 
-    /// `workload web is not ready: it is FAILED: it ended with exit code 3; last lines: …`
+    /// `workload web is not ready: it is Failed: it ended with exit code 3; last lines: …`
     fn explain(&self, workload: &Arc<v1::Workload>, condition: WaitCondition) -> String {
         let name = workload.manifest.as_ref().map(|manifest| manifest.name.as_str()).unwrap_or_default();
         let status = workload.status.clone().unwrap_or_default();
-        let phase = status.phase().as_str_name().trim_start_matches("PHASE_").to_owned();
+        let phase = status.phase();
         let wish = match condition {
             WaitCondition::Running => "running",
             WaitCondition::Stopped => "stopped",

@@ -97,9 +97,18 @@ impl Connector {
         let name = ServerName::try_from("capsule").map_err(|error| unusable(error.to_string()))?;
         TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|error| match pin.mismatch() {
             Some((pinned, seen)) => CallError::PinMismatch { address: address.clone(), pinned, seen },
+            None if is_cut(&error) => {
+                CallError::HandshakeCut { address: address.clone(), reason: plain(&error) }
+            }
             None => unusable(plain(&error)),
         })
     }
+}
+
+/// Whether the other side went away, rather than said something that is no TLS.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
 async fn tcp(address: &Address) -> io::Result<TcpStream> {
@@ -124,4 +133,36 @@ fn plain(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+    use crate::ErrorKind;
+
+    /// What connecting says to a server that reads a hello, answers this and hangs up.
+    async fn told_by(answer: &'static [u8]) -> CallError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+            let _ = stream.try_read(&mut [0; 4096]);
+            let _ = stream.write_all(answer).await;
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let key = crate::Home::at(dir.path()).ensure_key().unwrap();
+        Connector::new(key).unwrap().dial(&address, None).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_in_the_handshake_is_unreachable_and_who_answers_otherwise_is_no_capsule() {
+        let cut = told_by(b"").await;
+        assert_eq!(cut.kind(), ErrorKind::Unreachable, "{cut}");
+        assert!(cut.to_string().contains("ended the connection"), "{cut}");
+        let other = told_by(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+        assert_eq!(other.kind(), ErrorKind::Protocol, "{other}");
+    }
 }

@@ -53,6 +53,17 @@ pub enum CallError {
         /// What went wrong.
         reason: String,
     },
+    /// Something listens, and went away before it was known what it is.
+    #[error(
+        "{address} ended the connection before it was secured: {reason}; the capsule's agent may be starting or \
+         stopping, so try again"
+    )]
+    HandshakeCut {
+        /// Whom.
+        address: Address,
+        /// In the system's words.
+        reason: String,
+    },
     /// The connection ended during a call.
     #[error(
         "the connection to the capsule broke: {0}; what was asked may have been done, so look before repeating it"
@@ -119,7 +130,7 @@ impl CallError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unreachable { .. } | Self::Broken(_) => ErrorKind::Unreachable,
+            Self::Unreachable { .. } | Self::HandshakeCut { .. } | Self::Broken(_) => ErrorKind::Unreachable,
             Self::ConnectTimedOut { .. } | Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::PinMismatch { .. } => ErrorKind::PinMismatch,
             Self::Tls { .. } | Self::Answer(_) => ErrorKind::Protocol,

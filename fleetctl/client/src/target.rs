@@ -8,7 +8,7 @@ use crate::{Address, AddressError, Context, Contexts, context::hint};
 pub const ENVIRONMENT: &str = "FLEETCTL_CAPSULE";
 
 /// What an operator's flags say. Names and groups add up; a selector narrows them (or, alone,
-/// all contexts). With nothing given, `environment` counts, and then the current context.
+/// all contexts); `all` goes with neither names nor groups. With nothing given, `environment` counts, and then the current context.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// `-c a,b`: names of contexts or `host:port`.
@@ -59,6 +59,9 @@ pub enum TargetError {
     /// The selection takes none.
     #[error("no capsule is {0}; see `fleetctl context list`")]
     Empty(String),
+    /// All, and only some.
+    #[error("--all means every capsule, and {0} only some; leave out one of them (-l narrows either)")]
+    Contradiction(&'static str),
     /// Nothing was selected and nothing is current.
     #[error(
         "no capsule was named and none is current; use -c NAME, --group, -l, --all or `fleetctl context use NAME`"
@@ -90,6 +93,12 @@ impl Contexts {
 
     fn candidates(&self, selection: &Selection) -> Result<Vec<Target>, TargetError> {
         let Selection { names, groups, selector, all, environment } = selection;
+        match (names.is_empty(), groups.is_empty()) {
+            _ if !*all => {}
+            (false, _) => return Err(TargetError::Contradiction("-c")),
+            (_, false) => return Err(TargetError::Contradiction("--group")),
+            _ => {}
+        }
         if *all || (names.is_empty() && groups.is_empty() && !selector.is_empty()) {
             return Ok(self.filter(|context| selector.matches(&context.labels)));
         }
@@ -201,6 +210,18 @@ mod tests {
         assert_eq!(one("10.0.0.1:7").unwrap(), ["a"]);
         assert!(matches!(one("10.9.9.9"), Err(TargetError::NotAdopted(_))));
         assert!(matches!(one("d"), Err(TargetError::Unknown { .. })));
+    }
+
+    #[test]
+    fn all_and_only_some_is_a_contradiction() {
+        for (named, grouped, flag) in
+            [(vec!["a".to_owned()], vec![], "-c"), (vec![], vec!["edge".to_owned()], "--group")]
+        {
+            let selection = Selection { names: named, groups: grouped, all: true, ..Selection::default() };
+            assert_eq!(names(selection).unwrap_err(), TargetError::Contradiction(flag));
+        }
+        let selector: Selector = "zone=x".parse().unwrap();
+        assert_eq!(names(Selection { selector, all: true, ..Selection::default() }).unwrap(), ["a", "c"]);
     }
 
     #[test]

@@ -96,8 +96,7 @@ impl Apply {
 
 async fn plan(session: &Session, targets: Vec<Target>, request: ApplyRequest) -> Result<Exit> {
     let layout = Layout::lines(|response: &ApplyResponse, out: &Out| {
-        let verb = |result: &ApplyResult| intention(result.action()).to_owned();
-        response.results.iter().map(|result| line(result, &verb(result), out.colour)).collect()
+        response.results.iter().map(|result| planned(result, out.colour)).collect()
     })
     .named(names);
     gather(session, targets, session.timeout(QUICK), layout, async |capsule| {
@@ -200,6 +199,11 @@ fn line(result: &ApplyResult, verb: &str, colour: bool) -> String {
     }
 }
 
+/// `would recreate web`.
+pub(super) fn planned(result: &ApplyResult, colour: bool) -> String {
+    line(result, intention(result.action()), colour)
+}
+
 fn intention(action: ApplyAction) -> &'static str {
     match action {
         ApplyAction::Created => "would create",
@@ -211,7 +215,7 @@ fn intention(action: ApplyAction) -> &'static str {
 }
 
 /// Colour of a change.
-pub(super) fn tone(action: ApplyAction) -> Tone {
+fn tone(action: ApplyAction) -> Tone {
     match action {
         ApplyAction::Created => Tone::Good,
         ApplyAction::Recreated | ApplyAction::Updated => Tone::Warn,
@@ -235,6 +239,7 @@ mod tests {
         assert_eq!(line(&web, "unchanged", false), stopped);
         let mut data = ApplyResult { name: "data".into(), ..Default::default() };
         data.set_kind(Kind::Volume);
-        assert_eq!(line(&data, intention(ApplyAction::Created), false), "would create volume data");
+        data.set_action(ApplyAction::Created);
+        assert_eq!(planned(&data, false), "would create volume data");
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Result;
 use capsule_proto::v1::{ApplyAction, ApplyRequest, ApplyResponse, ApplyResult, FieldChange};
 use clap::{Args, ValueHint};
 
-use super::apply::tone;
+use super::apply;
 use crate::{
     exit::Exit,
     gather::gather,
@@ -64,8 +64,7 @@ fn layout() -> Layout<ApplyResponse> {
 
 /// What would happen to one workload, the fields that cause it, and the steps taken.
 fn lines(result: &ApplyResult, colour: bool) -> Vec<String> {
-    let action = tone(result.action()).paint(&result.action().to_string(), colour);
-    let head = format!("{} {action}", Tone::Strong.paint(&clean::one_line(&result.name), colour));
+    let head = apply::planned(result, colour);
     let fields = result.changes.iter().flat_map(|change| field(change, colour));
     let step = |step: &String| Tone::Dim.paint(&format!("  > {}", clean::one_line(step)), colour);
     std::iter::once(head).chain(fields).chain(result.steps.iter().map(step)).collect()
@@ -98,7 +97,7 @@ mod tests {
         };
         result.set_action(ApplyAction::Recreated);
         let expected = [
-            "web recreated",
+            "would recreate web",
             "  - container.image: \"a\"",
             "  + container.image: \"b\"",
             "  + container.env[1]: {}",

@@ -6,14 +6,16 @@ use anyhow::Result;
 use capsule_client::{Capsule, Target};
 use capsule_proto::{
     timestamp,
-    v1::{Event, ListEventsRequest, Severity},
+    v1::{Event, GetWorkloadRequest, ListEventsRequest, Severity},
 };
 use clap::Args;
 
 use crate::{
-    commands::workload::logs::since,
+    commands::workload::logs::{count, since},
     exit::Exit,
+    failure::Failure,
     follow::{Lost, follow},
+    named,
     output::{Out, clean, human, style::Tone},
     session::Session,
 };
@@ -28,7 +30,7 @@ pub struct Events {
     #[arg(short, long)]
     follow: bool,
     /// Begin with the last N events
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     tail: Option<u32>,
     /// Only events after this: 10m ago, or 2026-01-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -70,6 +72,9 @@ pub async fn print(
     range: Range,
 ) -> Result<Exit> {
     let open = async |capsule: Capsule, subject: String, last: Option<Event>| {
+        if kind == "workload" && !subject.is_empty() && last.is_none() {
+            ensure_known(&capsule, &subject).await?;
+        }
         let request = ListEventsRequest {
             follow: range.follow,
             tail: range.tail.filter(|_| last.is_none()),
@@ -82,6 +87,22 @@ pub async fn print(
     };
     let lost = Lost::when(range.follow);
     follow(session, work, String::clone, lost, open, |out, prefix, event| show(out, prefix, &event)).await
+}
+
+/// Refuses a workload that neither exists nor left any event: nothing would ever be printed.
+async fn ensure_known(capsule: &Capsule, name: &str) -> Result<(), Failure> {
+    let request = GetWorkloadRequest { name: name.to_owned() };
+    let Err(status) = capsule.workloads().get(request).await else { return Ok(()) };
+    let request = ListEventsRequest {
+        tail: Some(1),
+        subject_kind: "workload".into(),
+        subject: name.to_owned(),
+        ..Default::default()
+    };
+    match capsule.events().list(request).await?.into_inner().message().await? {
+        Some(_) => Ok(()),
+        None => named::workload(capsule, name, Err(status)).await,
+    }
 }
 
 fn show(out: &Out, prefix: &str, event: &Event) {
@@ -103,6 +124,12 @@ fn text(event: &Event, colour: bool) -> String {
     let time = Tone::Dim.paint(&time, colour);
     let reason = tone.paint(&format!("{:<12}", clean::one_line(&event.reason)), colour);
     format!("{time}  {:<20}  {reason}  {}", clean::one_line(&subject), clean::one_line(&event.message))
+}
+
+/// `2026-01-31 18:04:05  Started       it runs as PID 7`, for where the subject is known.
+pub fn brief(event: &Event) -> String {
+    let time = event.time.as_ref().map(human::date_time).unwrap_or_default();
+    format!("{time}  {:<12}  {}", clean::one_line(&event.reason), clean::one_line(&event.message))
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// For an error or another paragraph: lines stay lines, and each is made harmless.
+pub fn paragraph(text: &str) -> String {
+    text.trim_end().lines().map(one_line).collect::<Vec<_>>().join("\n")
+}
+
 /// For a log line on a terminal: control characters but the tab are left out.
 pub fn log_line(line: &[u8]) -> String {
     String::from_utf8_lossy(line).chars().filter(|c| *c == '\t' || !is_unsafe(*c)).collect()
@@ -42,6 +47,7 @@ mod tests {
         assert_eq!(one_line("web\x1b]0;pwned\x07"), "web\\u{1b}]0;pwned\\u{7}");
         assert_eq!(one_line("a\nb\tc\n"), "a b c");
         assert_eq!(one_line("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(paragraph("why:\n  \x1b[2Jline\n"), "why:\n  \\u{1b}[2Jline");
         assert_eq!(log_line(b"\x1b[31mred\x1b[0m\tx\xff"), "[31mred[0m\tx\u{fffd}");
     }
 

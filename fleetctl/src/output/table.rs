@@ -7,7 +7,7 @@ use super::{clean, style::Tone};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
-/// A column is never squeezed below this by a narrow terminal.
+/// A column is never squeezed below this by a narrow terminal; rather the last ones are left out.
 const LEAST_WIDTH: usize = 8;
 
 /// One column of a table.
@@ -128,9 +128,17 @@ impl Table {
         widths
     }
 
-    /// Takes from the widest column until the line fits the terminal.
-    fn squeeze(&self, widths: &mut [usize]) {
+    /// Leaves out the last columns, which matter least, where even squeezed ones would not fit the
+    /// terminal; the first two stay. Then takes from the widest column until the line fits.
+    fn squeeze(&self, widths: &mut Vec<usize>) {
         let Some(limit) = self.limit else { return };
+        let least = |widths: &[usize]| {
+            let columns = widths.iter().map(|width| (*width).min(LEAST_WIDTH) + GAP);
+            columns.sum::<usize>().saturating_sub(GAP)
+        };
+        while widths.len() > 2 && least(widths) > limit {
+            widths.pop();
+        }
         let gaps = GAP * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > limit {
             let Some(widest) = widths.iter_mut().max() else { return };
@@ -142,7 +150,7 @@ impl Table {
     }
 
     fn line(&self, text: &mut String, cells: &[Cell], widths: &[usize]) {
-        let last = cells.len().saturating_sub(1);
+        let last = cells.len().min(widths.len()).saturating_sub(1);
         for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
             let shown = if self.limit.is_some() { cut(&cell.text, *width) } else { cell.text.clone() };
             text.push_str(&cell.tone.paint(&shown, self.colour));
@@ -198,6 +206,23 @@ mod tests {
         let text = table.render(&[row(&["web", "pulling an image that takes its time"])]);
         assert!(text.lines().all(|line| line.width() <= 24), "{text}");
         assert!(text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn a_very_narrow_terminal_leaves_out_the_last_columns() {
+        let heads = ["CAPSULE", "NAME", "KIND", "STATUS", "RESTARTS", "AGE", "PORTS", "IMAGE"];
+        let cells =
+            ["a", "web", "Container", "Running", "0", "5m", "8080->80/tcp", "docker.io/library/nginx:1.27"];
+        for limit in [20, 40, 60, 80] {
+            let mut table = Table::new(heads.map(column).to_vec(), false, Some(limit));
+            let text = table.render(&[row(&cells)]);
+            assert!(text.lines().all(|line| line.width() <= limit), "{limit}:\n{text}");
+            assert!(
+                text.contains("web") && !text.lines().any(|line| line.ends_with(' ')),
+                "{limit}:\n{text}"
+            );
+            assert_eq!(text.contains("STATUS"), limit >= 40, "{limit}:\n{text}");
+        }
     }
 
     #[test]

@@ -171,10 +171,10 @@ pub(super) fn start_failed(attempt: &str, status: Status) -> RuntimeError {
         () if reason.starts_with("exec: ") && has("no such file or directory") => NOT_FOUND,
         () if has("permission denied") && has("exec") => NOT_EXECUTABLE,
         () if has("is a directory") || has("exec format error") => NOT_EXECUTABLE,
-        () if has("chdir to cwd") => return RuntimeError::Invalid(format!("{attempt}: {reason}")),
+        () if has("chdir to cwd") => return RuntimeError::Invalid(format!("cannot {attempt}: {reason}")),
         () => return failed(attempt, status),
     };
-    RuntimeError::Command { code, message: format!("{attempt}: {reason}") }
+    RuntimeError::Command { code, message: format!("cannot {attempt}: {reason}") }
 }
 
 /// containerd starts `PROGRAM log-pump DIR` and hands it the task's output. There is one query

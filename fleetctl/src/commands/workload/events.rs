@@ -7,7 +7,10 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::{
-    commands::{events, workload::logs::since},
+    commands::{
+        events,
+        workload::logs::{count, since},
+    },
     complete,
     exit::Exit,
     reference::WorkloadRef,
@@ -24,7 +27,7 @@ pub struct Events {
     #[arg(short, long)]
     follow: bool,
     /// Begin with the last N events
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     tail: Option<u32>,
     /// Only events after this: 10m ago, or 2026-01-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]

@@ -38,7 +38,7 @@ pub struct Logs {
     #[arg(short, long)]
     follow: bool,
     /// Begin with the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     tail: Option<u32>,
     /// Only lines after this: 10m ago, or 2026-01-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -102,9 +102,22 @@ pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
         })
 }
 
+/// How many of the last lines or events.
+pub(crate) fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write how many, such as 20, or leave it out for all that are kept".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_that_is_none_says_what_would_be_one() {
+        assert_eq!(count("20"), Ok(20));
+        for wrong in ["abc", "-1", "1.5", "99999999999"] {
+            assert!(count(wrong).unwrap_err().contains("such as 20"), "{wrong}");
+        }
+    }
 
     #[test]
     fn since_takes_a_span_or_an_instant() {

@@ -1,6 +1,7 @@
 //! `fleetctl workload`.
 
 pub mod delete;
+pub mod describe;
 pub mod events;
 pub mod exec;
 pub mod get;

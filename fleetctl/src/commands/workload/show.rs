@@ -1,9 +1,9 @@
-//! How one workload looks: the cells of a row and the lines of a description.
+//! How one workload looks in a list: the cells of a row.
 
-use capsule_proto::v1::{ContainerSpec, DesiredState, ExitStatus, Phase, Port, Workload, manifest::Spec};
+use capsule_proto::v1::{ExitStatus, Phase, Port, Workload, WorkloadStatus, manifest::Spec};
 
 use crate::output::{
-    clean, human,
+    human,
     style::Tone,
     table::{Cell, Column, column, wide},
 };
@@ -57,10 +57,25 @@ pub fn status_text(workload: &Workload) -> String {
     let phase = status.phase();
     let remark = match phase {
         Phase::Running if !status.ready => Some("not ready".to_owned()),
-        Phase::BackOff | Phase::CrashLoop | Phase::Failed => status.last_exit.as_ref().map(exit_text),
+        Phase::BackOff | Phase::CrashLoop | Phase::Failed => trouble(&status),
         _ => None,
     };
     remark.map_or_else(|| phase.to_string(), |remark| format!("{phase} ({remark})"))
+}
+
+/// How its last run ended, where that is the trouble; else the heart of the reason, which is its last
+/// clause: `pulling x: cannot talk to registry y: connection refused`.
+fn trouble(status: &WorkloadStatus) -> Option<String> {
+    const LONGEST: usize = 40;
+    let reason = status.reason.as_str();
+    let of_run = reason.is_empty() || reason.starts_with("it ended") || reason.starts_with("it was ");
+    if let (true, Some(exit)) = (of_run, &status.last_exit) {
+        return Some(exit_text(exit));
+    }
+    let clause = reason.lines().next()?.rsplit(": ").next()?;
+    let clause = clause.split([';', ',']).next()?.trim().trim_end_matches('.');
+    let cut = clause.char_indices().nth(LONGEST).map(|(at, _)| format!("{}…", clause[..at].trim_end()));
+    Some(cut.unwrap_or_else(|| clause.to_owned())).filter(|text| !text.is_empty())
 }
 
 /// `exit 1`, `SIGKILL`, `out of memory`, `lost`.
@@ -106,62 +121,9 @@ fn image(workload: &Workload) -> String {
     }
 }
 
-/// A description for people, one field a line.
-pub fn describe(workload: &Workload) -> Vec<String> {
-    let status = workload.status.clone().unwrap_or_default();
-    let manifest = workload.manifest.clone().unwrap_or_default();
-    let mut lines = Vec::new();
-    let mut field = |name: &str, value: String| {
-        if !value.is_empty() {
-            lines.push(format!("{name:<12} {}", clean::one_line(&value)));
-        }
-    };
-    field("Name", manifest.name.clone());
-    field("Kind", manifest.kind().to_string());
-    field("Status", status_text(workload));
-    field("Reason", status.reason.clone());
-    if workload.desired_state() != DesiredState::Running {
-        field("Desired", workload.desired_state().to_string());
-    }
-    field("Image", image(workload));
-    field("Digest", status.image_digest.clone());
-    field("Labels", manifest.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", "));
-    field("Ports", ports(&status.ports));
-    field(
-        "Addresses",
-        [status.ipv4, status.ipv6].into_iter().filter(|a| !a.is_empty()).collect::<Vec<_>>().join(", "),
-    );
-    field("PID", if status.pid == 0 { String::new() } else { status.pid.to_string() });
-    field("Restarts", status.restarts.to_string());
-    field("Last exit", status.last_exit.as_ref().map(last_exit).unwrap_or_default());
-    field("Started", status.started_at.as_ref().map(human::date_time).unwrap_or_default());
-    field("Next start", status.next_start_at.as_ref().map(human::date_time).unwrap_or_default());
-    field("Created", workload.created_at.as_ref().map(human::date_time).unwrap_or_default());
-    field("Generation", workload.generation.to_string());
-    if let Some(Spec::Container(spec)) = &manifest.spec {
-        container(spec, &mut field);
-    }
-    lines
-}
-
-fn container(spec: &ContainerSpec, field: &mut impl FnMut(&str, String)) {
-    field("Command", [&spec.command[..], &spec.args[..]].concat().join(" "));
-    field("Network", spec.network_mode().to_string());
-    field("Restart", spec.restart_policy().to_string());
-    let mount = |m: &capsule_proto::v1::Mount| {
-        format!("{} at {}{}", m.volume_name, m.mount_path, if m.read_only { " (read-only)" } else { "" })
-    };
-    field("Mounts", spec.mounts.iter().map(mount).collect::<Vec<_>>().join(", "));
-}
-
-fn last_exit(exit: &ExitStatus) -> String {
-    let at = exit.at.as_ref().map(|at| format!(" at {}", human::date_time(at))).unwrap_or_default();
-    format!("{}{at}", exit_text(exit))
-}
-
 #[cfg(test)]
 mod tests {
-    use capsule_proto::v1::{Protocol, WorkloadStatus};
+    use capsule_proto::v1::Protocol;
 
     use super::*;
 
@@ -175,6 +137,25 @@ mod tests {
         assert_eq!(of(ExitStatus { code: 3, ..Default::default() }), "CrashLoop (exit 3)");
         let oom = ExitStatus { code: 137, signal: "SIGKILL".into(), oom_killed: true, ..Default::default() };
         assert_eq!(of(oom), "CrashLoop (out of memory)");
+    }
+
+    #[test]
+    fn a_failure_before_any_run_names_the_heart_of_its_reason() {
+        let of = |reason: &str| {
+            let ended = ExitStatus { code: 3, ..Default::default() };
+            let mut status =
+                WorkloadStatus { reason: reason.into(), last_exit: Some(ended), ..Default::default() };
+            status.set_phase(Phase::BackOff);
+            status_text(&Workload { status: Some(status), ..Default::default() })
+        };
+        assert_eq!(of("it ended with exit code 3"), "BackOff (exit 3)");
+        let pull = "pulling r:5000/x:1: cannot talk to registry r:5000: connection refused";
+        assert_eq!(of(pull), "BackOff (connection refused)");
+        let start = r#"cannot make the task of workload x: exec: "no": executable file not found in $PATH"#;
+        assert_eq!(of(start), "BackOff (executable file not found in $PATH)");
+        let tag = "pulling r/x:1: registry r has no such tag or digest \"1\" in repository x; check it";
+        assert_eq!(of(tag), "BackOff (registry r has no such tag or digest \"1\"…)");
+        assert_eq!(of("the host has no /x, which hostBindPaths names"), "BackOff (the host has no /x)");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     gather::gather_each,
     named,
-    output::{Out, progress},
+    output::{Out, answer::Layout, clean, progress},
     reference::WorkloadRef,
     session::Session,
 };
@@ -68,11 +68,20 @@ impl Wait {
         let work = session.workloads(&self.names)?;
         let limit = session.timeout(USUAL);
         let out = session.out;
-        gather_each(session, work, limit + MARGIN, layout(), async |capsule, name: String| {
+        let layout = if self.condition == For::Deleted { gone() } else { layout() };
+        gather_each(session, work, limit + MARGIN, layout, async |capsule, name: String| {
             wait(&out, &capsule, &name, self.condition.into(), limit).await
         })
         .await
     }
+}
+
+/// `web is gone`: what never was there is gone, too.
+fn gone() -> Layout<Workload> {
+    Layout::lines(|workload: &Workload, _| {
+        vec![format!("{} is gone", clean::one_line(&show::name(workload)))]
+    })
+    .named(|workload| vec![show::name(workload)])
 }
 
 /// Waits for one workload with a spinner; gives its last status.

@@ -8,7 +8,7 @@ use capsule_proto::v1::{EnvVar, ExecStart};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::{complete, exit::Exit, failure::usage, reference::WorkloadRef, session::Session};
+use crate::{complete, exit::Exit, failure::usage, output::Format, reference::WorkloadRef, session::Session};
 
 /// Run a command in a workload
 ///
@@ -47,6 +47,9 @@ pub struct Exec {
 impl Exec {
     /// Runs the command on every capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
+        if session.out.format != Format::Table {
+            return Err(usage("exec prints what the command prints, which -o cannot shape; leave it out"));
+        }
         let work = session.workloads(std::slice::from_ref(&self.workload))?;
         let targets: Vec<_> = work.into_iter().map(|(target, _)| target).collect();
         let start = self.start()?;
