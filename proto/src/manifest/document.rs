@@ -37,11 +37,31 @@ pub(super) fn read(node: &Node) -> Result<Document, Vec<Problem>> {
         let message = format!("expected a manifest with kind and name, found {}", node.describe());
         return Err(vec![Problem::new(node.at, message)]);
     };
+    if let Some(problem) = foreign(node, entries) {
+        return Err(vec![problem]);
+    }
     let mut reader = Reader::new(kind_of(entries));
     for entry in entries {
         reader.entry(entry);
     }
     reader.finish(node.at)
+}
+
+/// Says of another program's file what it is, instead of all that is wrong with it here.
+fn foreign(node: &Node, entries: &[Entry]) -> Option<Problem> {
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    let whose = if has("apiVersion") {
+        "this is a manifest for Kubernetes"
+    } else if has("services") && !has("kind") {
+        "this is a file for docker compose"
+    } else {
+        return None;
+    };
+    let message = format!(
+        "{whose}; a capsule takes one document for each container, with kind: Container, name and container: at \
+         its top (docs/manifest.md)"
+    );
+    Some(Problem::new(node.at, message))
 }
 
 /// The kind that the document names, if it is one.

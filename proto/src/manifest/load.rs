@@ -22,7 +22,7 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file or directory cannot be read.
-    #[error("cannot read manifests from {}", path.display())]
+    #[error("cannot read manifests from {}", shown(path))]
     Read {
         /// What was to be read.
         path: PathBuf,
@@ -55,6 +55,11 @@ pub fn load_all<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<v1::Manifest>, LoadEr
         }
     }
     loaded.finish()
+}
+
+/// A path for people: `-` is standard input.
+pub fn shown(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> LoadError {
@@ -139,10 +144,7 @@ fn text(bytes: Vec<u8>) -> Result<String, Problem> {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
         if is_cut && valid + 4 > MAX_BYTES {
-            return Problem::new(
-                Place::START,
-                format!("more than {MAX_BYTES} bytes are too many for manifests"),
-            );
+            return Problem::new(Place::START, source::too_long());
         }
         let message =
             format!("the byte 0x{:02X} is not UTF-8; save the file as UTF-8", error.as_bytes()[valid]);

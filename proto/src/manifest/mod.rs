@@ -29,7 +29,7 @@ mod write;
 mod yaml;
 
 pub use error::{ManifestError, ManifestErrors};
-pub use load::{LoadError, load, load_all};
+pub use load::{LoadError, load, load_all, shown};
 pub use source::MAX_BYTES;
 pub use write::to_yaml;
 

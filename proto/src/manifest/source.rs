@@ -66,13 +66,17 @@ fn read(file: &str, text: &str) -> Tree {
 /// The text is of a size and of characters that YAML and JSON allow.
 fn check_text(text: &str) -> Result<(), Problem> {
     if text.len() > MAX_BYTES {
-        let message = format!("{} bytes are too many for manifests; {MAX_BYTES} is the most", text.len());
-        return Err(Problem::new(Place::START, message));
+        return Err(Problem::new(Place::START, too_long()));
     }
     let strange = |c: &char| *c < ' ' && !matches!(c, '\n' | '\r' | '\t');
     let Some((offset, found)) = text.char_indices().find(|(_, c)| strange(c)) else { return Ok(()) };
     let message = format!("the control character U+{:04X} is not allowed in a manifest", u32::from(found));
     Err(Problem::new(place_of(text, offset), message))
+}
+
+/// A text may have been read no further than the limit, so that its whole size is not known.
+pub(super) fn too_long() -> String {
+    format!("this has more than {} MiB, which is the most that manifests may have; split it", MAX_BYTES >> 20)
 }
 
 /// Line and column of a byte offset, which is at a character's start.

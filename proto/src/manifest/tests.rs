@@ -241,13 +241,22 @@ fn what_is_no_yaml_says_where() {
     let tab = errors("kind: Container\nname: web\ncontainer:\n\timage: a\n");
     assert!(tab.starts_with("web.yaml:4:"), "{tab}");
     assert!(tab.contains("this is not valid YAML"), "{tab}");
+    assert!(tab.contains("blanks, not with tabs"), "{tab}");
     let open = errors("kind: [Container\n");
-    assert!(open.contains("this is not valid YAML"), "{open}");
+    assert!(open.contains("this is not valid YAML") && !open.contains("tabs"), "{open}");
     assert!(errors("just a text").contains("expected a manifest with kind and name"));
     assert_eq!(
         errors("kind: \u{1}"),
         "web.yaml:1:7: the control character U+0001 is not allowed in a manifest"
     );
+}
+
+#[test]
+fn another_programs_file_is_recognised() {
+    let deployment = errors("apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: web }\nspec: {}\n");
+    assert!(deployment.contains("Kubernetes") && deployment.lines().count() == 1, "{deployment}");
+    let compose = errors("version: '3'\nservices:\n  web: { image: nginx }\n");
+    assert!(compose.contains("docker compose") && compose.lines().count() == 1, "{compose}");
 }
 
 #[test]
@@ -258,7 +267,7 @@ fn what_makes_small_texts_huge_is_refused() {
     let deep = errors(&format!("{}{}", "[".repeat(100), "]".repeat(100)));
     assert!(deep.contains("nested more than 32 deep"), "{deep}");
     let long = errors(&" ".repeat(MAX_BYTES + 1));
-    assert!(long.contains("too many for manifests"), "{long}");
+    assert!(long.contains("more than 4 MiB"), "{long}");
     let unknown: Vec<String> = (0..5000).map(|index| format!("x{index}: 1")).collect();
     let many = errors(&unknown.join("\n"));
     assert!(many.ends_with("there are more errors; the first 100 are shown"), "{many}");

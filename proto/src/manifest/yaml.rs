@@ -16,8 +16,9 @@ pub(super) fn read(text: &str) -> Tree {
         let result = match event {
             Ok((event, span)) => take(&mut builder, event, place(&span.start)),
             Err(error) => {
-                let message = format!("this is not valid YAML: {}", error.info());
-                Err(Problem::new(place(error.marker()), message))
+                let at = place(error.marker());
+                let hint = if has_tab_indent(text, at) { "; indent with blanks, not with tabs" } else { "" };
+                Err(Problem::new(at, format!("this is not valid YAML: {}{hint}", error.info())))
             }
         };
         if let Err(problem) = result {
@@ -25,6 +26,12 @@ pub(super) fn read(text: &str) -> Tree {
         }
     }
     builder.finish(None)
+}
+
+/// Whether the line of a mistake, or the one before it, is indented with a tab.
+fn has_tab_indent(text: &str, at: Place) -> bool {
+    let lines = text.lines().skip(at.line.saturating_sub(2)).take(2);
+    lines.map(|line| &line[..line.len() - line.trim_start().len()]).any(|indent| indent.contains('\t'))
 }
 
 fn place(marker: &Marker) -> Place {
