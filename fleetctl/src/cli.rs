@@ -49,7 +49,7 @@ pub struct Global {
     #[arg(short = 'l', long = "selector", value_name = "KEY=VALUE", global = true)]
     #[arg(help_heading = "Targets")]
     pub selector: Option<Selector>,
-    /// Every capsule
+    /// Every capsule; not together with -c or --group
     #[arg(long, global = true, help_heading = "Targets")]
     pub all: bool,
     /// How long to wait for a capsule's answer: 30s, 2m

@@ -17,7 +17,7 @@ prints the same. [json.md](json.md) describes `-o json`.
 | `-c a,b` | these contexts; `HOST:PORT` of an adopted capsule works too |
 | `--group g` | every context in the group (`fleetctl context group NAME g`) |
 | `-l key=value` | every context with the label (`fleetctl context label NAME key=value`); with `-c` or `--group`, only those of them |
-| `--all` | every context |
+| `--all` | every context; with `-l`, those with the label; not together with `-c` or `--group` |
 | nothing | `FLEETCTL_CAPSULE` (names, joined by commas), else the current context |
 
 `WORKLOAD@CAPSULE` names one workload on one capsule, whatever the flags say. Answers are printed as

@@ -20,6 +20,7 @@ mod exit;
 mod failure;
 mod follow;
 mod gather;
+mod hint;
 mod manifest;
 mod named;
 mod output;
@@ -29,6 +30,8 @@ mod session;
 mod terminal;
 
 pub use cli::command;
+
+use std::io::{self, Write as _};
 
 use anyhow::Error;
 use clap::Parser as _;
@@ -50,8 +53,9 @@ pub fn run() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = hint::with_commands(error);
             // Help and version are errors to clap too, of code 0; all else is 2.
-            let _ = error.print();
+            output::end_on_error(error.print().and_then(|()| io::stdout().flush()));
             return error.exit_code();
         }
     };

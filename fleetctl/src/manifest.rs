@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Result;
 use capsule_proto::{
-    manifest::{LoadError, ManifestError, load_all},
+    manifest::{LoadError, ManifestError, load_all, shown},
     v1::Manifest,
 };
 
@@ -15,7 +15,7 @@ use crate::{failure::usage, output::clean};
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>> {
     let manifests = load_all(paths).map_err(|error| usage(explain(&error)))?;
     if manifests.is_empty() {
-        let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let named: Vec<_> = paths.iter().map(|path| shown(path)).collect();
         return Err(usage(format!(
             "{} holds no manifest; see docs/manifest.md for their shape",
             named.join(", ")

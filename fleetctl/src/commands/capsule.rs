@@ -10,6 +10,7 @@ use capsule_proto::{
 use clap::{Args, Subcommand};
 
 use crate::{
+    commands::workload::logs::count,
     exit::Exit,
     follow::{Lost, follow},
     gather::gather,
@@ -46,7 +47,7 @@ pub struct Logs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     pub tail: Option<u32>,
 }
 

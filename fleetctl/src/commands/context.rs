@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use capsule_client::{ConfigError, ContextError};
+use capsule_proto::Selector;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
@@ -127,9 +128,13 @@ impl Context {
             Self::Label(Label { names, changes }) => {
                 let changes: Vec<_> = changes.iter().map(|text| label_change(text)).collect::<Result<_>>()?;
                 edit(session, &names, |context| set_labels(&mut context.labels, &changes))?;
+                tell(session, &names, "labels", |context| {
+                    context.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
+                });
             }
             Self::Group(Group { names, changes }) => {
                 edit(session, &names, |context| set_groups(&mut context.groups, &changes))?;
+                tell(session, &names, "groups", |context| context.groups.iter().cloned().collect());
             }
         }
         Ok(Exit::ALL)
@@ -153,9 +158,22 @@ fn edit(session: &mut Session, names: &str, edit: impl Fn(&mut capsule_client::C
     change(session, |contexts| names.split(',').try_for_each(|name| contexts.edit(name.trim(), &edit)))
 }
 
-/// `KEY=VALUE` sets, `KEY-` removes.
+/// Says what each of these contexts has now: `labels of nuc-1: zone=attic`.
+fn tell(session: &Session, names: &str, what: &str, of: impl Fn(&capsule_client::Context) -> Vec<String>) {
+    for name in names.split(',').map(str::trim) {
+        let has = session.fleet.contexts().contexts.get(name).map(&of).unwrap_or_default();
+        let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+        session.out.note(&format!("{what} of {name}: {has}"));
+    }
+}
+
+/// `KEY=VALUE` sets, `KEY-` removes. What no selector can express is refused.
 fn label_change(text: &str) -> Result<(String, Option<String>)> {
+    let is_selectable = text.parse::<Selector>().is_ok_and(|selector| selector.to_string() == text);
     match (text.split_once('='), text.strip_suffix('-')) {
+        (Some((key, _)), _) if !key.is_empty() && !is_selectable => Err(usage(format!(
+            "{text:?} could not be selected by -l: a label has no comma in it and no blank around it"
+        ))),
         (Some((key, value)), _) if !key.is_empty() => Ok((key.to_owned(), Some(value.to_owned()))),
         (None, Some(key)) if !key.is_empty() => Ok((key.to_owned(), None)),
         _ => Err(usage(format!("{text:?} changes no label: write KEY=VALUE to set one, KEY- to remove one"))),
@@ -252,6 +270,8 @@ mod tests {
         let expected = [("note", "a-b-"), ("zone", "attic")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(labels, BTreeMap::from(expected));
         assert!(label_change("zone").unwrap_err().to_string().contains("KEY=VALUE"));
+        assert!(label_change("zone=a,b").unwrap_err().to_string().contains("no comma"));
+        assert!(label_change("zone=a ").is_err() && label_change("zone=a=b").is_ok());
 
         let mut groups = BTreeSet::from(["edge".to_owned()]);
         set_groups(&mut groups, &["core".into(), "edge-".into()]);

@@ -4,13 +4,16 @@ use anyhow::Result;
 use capsule_proto::v1::GetInfoRequest;
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     exit::Exit,
     gather::gather,
     output::{
+        Format,
         answer::Layout,
         table::{column, wide},
+        yaml,
     },
     session::{QUICK, Session},
 };
@@ -36,7 +39,14 @@ impl Version {
     /// Prints it.
     pub async fn run(self, session: &Session) -> Result<Exit> {
         if !self.asks_capsules {
-            session.out.line(&format!("fleetctl {}", env!("CARGO_PKG_VERSION")));
+            let version = env!("CARGO_PKG_VERSION");
+            let object = json!({ "version": version });
+            match session.out.format {
+                Format::Json => session.out.line(&object.to_string()),
+                Format::Yaml => session.out.text(&yaml::document(&object)),
+                Format::Name => session.out.line(version),
+                Format::Table | Format::Wide => session.out.line(&format!("fleetctl {version}")),
+            }
             return Ok(Exit::ALL);
         }
         session.out.note(&format!("fleetctl {}", env!("CARGO_PKG_VERSION")));

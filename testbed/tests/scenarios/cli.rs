@@ -68,7 +68,8 @@ async fn targets_are_named_grouped_labelled_current_or_all() -> Result<()> {
     let operator = operator(&dir, &["kitchen", "attic", "cellar"])?;
     operator.run(&["context", "group", "attic,cellar", "edge"]).await?.ok()?;
     operator.run(&["context", "label", "kitchen,attic", "zone=warm", "x=1"]).await?.ok()?;
-    operator.run(&["context", "label", "attic", "x-"]).await?.ok()?;
+    let told = operator.run(&["context", "label", "attic", "x-"]).await?.ok()?.stderr;
+    ensure!(told == "labels of attic: zone=warm\n", "{told}");
     ensure!(meant(&operator, &["-c", "kitchen,attic"]).await? == ["attic", "kitchen"]);
     ensure!(meant(&operator, &["--group", "edge"]).await? == ["attic", "cellar"]);
     ensure!(meant(&operator, &["-l", "zone=warm"]).await? == ["attic", "kitchen"]);
@@ -107,6 +108,14 @@ async fn what_cannot_be_meant_exits_with_2_and_says_what_could() -> Result<()> {
         (&["ps", "--timeot", "5s"], "--timeout"),
         (&["ps", "-o", "jsn"], "json"),
         (&["adopt", "a:b:c", "--yes"], "HOST:PORT"),
+        (&["stop", "web"], "fleetctl workload stop"),
+        (&["rm", "web"], "fleetctl workload delete"),
+        (&["--all", "-c", "kitchen", "ps"], "leave out one of them"),
+        (&["logs", "web", "-n", "abc"], "such as 20"),
+        (&["ps", "--timeout", "2"], "a number and a unit, such as 500ms, 2s"),
+        (&["exec", "-o", "json", "web", "--", "true"], "leave it out"),
+        (&["context", "label", "kitchen", "zone=a,b"], "no comma"),
+        (&["apply", "-f", "-"], "standard input holds no manifest"),
     ] {
         let said = operator.run(words).await?.expect_code(2)?.stderr;
         ensure!(said.contains(hint), "{words:?} does not hint at {hint:?}: {said}");
@@ -172,6 +181,39 @@ async fn a_pipe_gets_plain_text_and_a_terminal_gets_colours_in_its_width() -> Re
     ensure!(plain.stdout.contains('…'), "{}", plain.stdout);
     ensure!(plain.stdout.lines().all(|line| line.trim_end().chars().count() <= 60), "{}", plain.stdout);
     Ok(())
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_is_told_and_one_that_nobody_reads_is_not() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let operator = operator(&dir, &["kitchen"])?;
+    for words in [&["context", "list"][..], &["completions", "bash"], &["--help"], &["version"]] {
+        let full = fs::File::options().write(true).open("/dev/full")?;
+        let output = onto(&mut operator.command(words)?, full.into()).await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{words:?} ended with {}: {said}", output.status);
+        ensure!(said.contains("cannot be written") && said.contains("No space left"), "{words:?}: {said}");
+        let output = onto(&mut operator.command(words)?, unread()?).await?;
+        ensure!(output.status.code() == Some(141), "{words:?} ended with {}", output.status);
+        ensure!(output.stderr.is_empty(), "{words:?} says {:?}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut testbed = tokio::process::Command::new(sys::program("testbed")?);
+    let output = onto(testbed.arg("status"), unread()?).await?;
+    ensure!(output.status.code() == Some(141) && output.stderr.is_empty(), "{output:?}");
+    Ok(())
+}
+
+/// Runs a command with this as its stdout.
+async fn onto(command: &mut tokio::process::Command, stdout: Stdio) -> Result<std::process::Output> {
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    Ok(child.wait_with_output().await?)
+}
+
+/// A pipe whose reader is gone.
+fn unread() -> Result<Stdio> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    Ok(writer.into())
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod state;
 mod substrate;
 mod terminal;
 mod volumes;
+mod words;
 mod workload_apply;
 mod workload_inside;
 mod workload_kill;

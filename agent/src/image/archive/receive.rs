@@ -236,10 +236,19 @@ fn normalise(from: &str, path: &[u8]) -> String {
     parts.join("/")
 }
 
+/// Whether the bytes are no tar header. The tar crate says so in words only, and repeats the bytes.
+fn is_no_tar(error: &io::Error) -> bool {
+    let told = crate::status::chain(error);
+    ["numeric field", "checksum mismatch", "entire block"].iter().any(|part| told.contains(part))
+}
+
 /// A read that failed: the sender's stream or the tar's form.
 fn refuse(error: &io::Error) -> ImageError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ImageError::Archive("it ends too early".into()),
+        _ if is_no_tar(error) => ImageError::Archive(
+            "it is no tar archive, or a damaged one; make it with `docker save`, or as an OCI archive".into(),
+        ),
         _ => ImageError::Archive(format!("it cannot be read as tar: {}", crate::status::chain(error))),
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use capsule_proto::v1::{PullImageRequest, RegistryAuth};
+use capsule_proto::{
+    manifest::shown,
+    v1::{PullImageRequest, RegistryAuth},
+};
 use clap::{Args, ValueHint};
 
 use super::show;
@@ -61,7 +64,7 @@ impl Pull {
 fn read_password(path: &Path) -> Result<String> {
     let text =
         if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
-    let text = text.with_context(|| format!("cannot read the password from {}", path.display()))?;
+    let text = text.with_context(|| format!("cannot read the password from {}", shown(path)))?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 

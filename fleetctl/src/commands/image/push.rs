@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use capsule_proto::v1::PushImageRequest;
+use capsule_proto::{manifest::shown, v1::PushImageRequest};
 use clap::{Args, ValueHint};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{fs::File, io::AsyncReadExt as _};
@@ -61,7 +61,7 @@ impl Push {
             };
             // Where reading failed here, the capsule only knows that the stream ended early.
             match problem.lock().ok().and_then(|mut problem| problem.take()) {
-                Some(error) => Err(Failure::local(format!("cannot read {}: {error}", self.file.display()))),
+                Some(error) => Err(Failure::local(format!("cannot read {}: {error}", shown(&self.file)))),
                 None => result,
             }
         })
