@@ -23,7 +23,8 @@ async fn apply_changes_what_changed_and_leaves_the_rest_alone() -> Result<()> {
     ensure!(foreseen.contains("would recreate w"), "{foreseen}");
     let diff = with(&a, &["diff", "-f", "-", "--exit-code"], &changed).await?.expect_code(4)?.stdout;
     let steps = [&*format!("> ask PID {first} of w to end"), "> remove the sandbox of w", "> start w"];
-    let fields = ["would recreate w", "+ container.env[0].name: \"NEW\"", "+ container.env[0].value: \"yes\""];
+    let fields =
+        ["would recreate w", "+ container.env[0].name: \"NEW\"", "+ container.env[0].value: \"yes\""];
     for expected in fields.iter().chain(&steps) {
         ensure!(diff.contains(expected), "diff does not say {expected:?}:\n{diff}");
     }
