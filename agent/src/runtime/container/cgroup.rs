@@ -5,6 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::layout::io_error;
+use crate::runtime::RuntimeError;
+
 /// Where the controllers are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cgroups {
@@ -54,6 +57,14 @@ impl Cgroups {
 
     pub(super) fn is_unified(&self) -> bool {
         matches!(self, Self::Unified { .. })
+    }
+
+    /// Makes a cgroup for containerd, which makes its own in the hierarchies of controllers, and in
+    /// a unified one expects to find it.
+    pub(super) fn make(&self, cgroup: &str) -> Result<(), RuntimeError> {
+        let Self::Unified { root } = self else { return Ok(()) };
+        let dir = root.join(cgroup);
+        fs::create_dir_all(&dir).map_err(|error| io_error("make the control group", &dir, &error))
     }
 
     /// Whether swap can be limited; writing the limit fails where it cannot.
@@ -115,6 +126,16 @@ mod tests {
         let memory = Some(PathBuf::from("/sys/fs/cgroup/memory"));
         assert_eq!(Cgroups::parse(&format!("{legacy}{unified}")), Cgroups::Legacy { memory });
         assert_eq!(Cgroups::parse(unified), Cgroups::Unified { root: "/sys/fs/cgroup".into() });
+    }
+
+    #[test]
+    fn only_a_unified_hierarchy_needs_the_cgroup_of_containerd_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_path_buf();
+        Cgroups::Legacy { memory: Some(root.clone()) }.make("capsule-a3f2/engine").unwrap();
+        assert!(!root.join("capsule-a3f2").exists());
+        Cgroups::Unified { root: root.clone() }.make("capsule-a3f2/engine").unwrap();
+        assert!(root.join("capsule-a3f2/engine").is_dir());
     }
 
     #[test]

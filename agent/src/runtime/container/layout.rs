@@ -137,10 +137,11 @@ impl Layout {
              disabled_plugins = [\n{disabled}]\n\n\
              [grpc]\naddress = {socket}\n\n\
              [debug]\nlevel = \"warn\"\n\n\
-             [cgroup]\npath = \"/{cgroup_parent}/engine\"\n",
+             [cgroup]\npath = \"/{engine}\"\n",
             root = quoted(self.dir().join("root")),
             state = quoted(self.engine_state()),
             socket = quoted(self.socket()),
+            engine = engine_cgroup(cgroup_parent),
         )
     }
 
@@ -152,6 +153,11 @@ impl Layout {
         }
         fs::File::options().create(true).append(true).open(path)
     }
+}
+
+/// The cgroup of containerd and its shims, below that of the capsule.
+pub(super) fn engine_cgroup(parent: &str) -> String {
+    format!("{parent}/engine")
 }
 
 /// Path of the running executable, also after it was replaced on disk by another version.

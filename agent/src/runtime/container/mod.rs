@@ -94,12 +94,14 @@ impl Containerd {
     pub async fn start(config: &ContainerdConfig, events: Events) -> Result<Arc<Self>, RuntimeError> {
         let layout = Layout::make(&config.state_dir)?;
         layout.write_config(&config.cgroup_parent)?;
+        let host = Host::probe();
+        host.cgroups.make(&layout::engine_cgroup(&config.cgroup_parent))?;
         let supervisor = Supervisor::start(layout.clone(), config.containerd.clone(), events).await?;
         let channel = api::connect_lazy(layout.socket());
         let (sender, _) = broadcast::channel(EVENT_BACKLOG);
         let follower = events::follow(channel.clone(), sender.clone()).await?;
         let containerd = Arc::new(Self {
-            host: Host::probe(),
+            host,
             cgroup_parent: config.cgroup_parent.clone(),
             log_pump: config.log_pump.clone(),
             layout,
