@@ -98,7 +98,7 @@ impl Meeting {
         adopted.context.labels.extend(labels);
         adopted.context.groups.extend(self.into_group.clone());
         let kept = self.remember(session, &adopted)?;
-        report(session, &kept, &adopted);
+        report(session, &kept, &adopted, right);
         Ok(Exit::ALL)
     }
 
@@ -215,7 +215,7 @@ pub(super) fn key_name() -> String {
     format!("{user}@{}", host.unwrap_or_else(|| "localhost".into()))
 }
 
-fn report(session: &Session, kept: &Kept, adopted: &Adopted) {
+fn report(session: &Session, kept: &Kept, adopted: &Adopted, right: Right) {
     let name = &kept.name;
     let out = session.out;
     let context = &adopted.context;
@@ -228,7 +228,11 @@ fn report(session: &Session, kept: &Kept, adopted: &Adopted) {
         Format::Yaml => out.text(&format!("---\n{}", yaml::document(&object))),
         Format::Name => out.line(name),
         Format::Table | Format::Wide => {
-            let how = if adopted.was_enrolled { "knew your key already" } else { "adopted" };
+            let how = match right {
+                Right::Enrolled => "added",
+                Right::Claim if adopted.was_enrolled => "knew your key already",
+                Right::Claim => "adopted",
+            };
             out.line(&format!("{name}: {how} ({}, {})", adopted.short_id, context.address));
             out.note(&format!("fingerprint {}", context.fingerprint));
         }

@@ -14,7 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// Read by a shell before a page's first command.
-const PRELUDE: &str = "set +e; export PROFILE=dev TESTBED_FLEET=docs NO_COLOR=1 COLUMNS=100;";
+const PRELUDE: &str =
+    "set +e; export PROFILE=dev TESTBED_FLEET=docs NO_COLOR=1 COLUMNS=100; rm -rf target/ann;";
 
 #[test]
 fn every_command_of_the_readme_does_what_it_shows() -> Result<()> {

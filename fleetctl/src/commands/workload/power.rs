@@ -48,7 +48,9 @@ pub struct Stop {
     no_wait: bool,
 }
 
-/// Stop workloads and start them again
+/// Stop workloads and start them again, with the image that they have
+///
+/// A tag that stands for another image by now is not looked up: see `image pull`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl workload restart web api")]
 pub struct Restart {
