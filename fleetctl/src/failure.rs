@@ -25,8 +25,13 @@ impl Failure {
 
     /// The same with a further sentence.
     pub fn and(mut self, more: &str) -> Self {
-        let stop = if self.message.ends_with(['.', '?', '!']) { "" } else { "." };
-        self.message = format!("{}{stop} {more}", self.message);
+        let joint = match self.message.as_str() {
+            // The last of several lines may be somebody else's.
+            lines if lines.contains('\n') => "\n",
+            sentence if sentence.ends_with(['.', '?', '!']) => " ",
+            _ => ". ",
+        };
+        self.message = format!("{}{joint}{more}", self.message);
         self
     }
 
@@ -135,6 +140,10 @@ mod tests {
         assert!(Failure::from(Status::unimplemented("x")).message.contains("older version"));
         assert!(Failure::from(Status::internal("")).message.contains("no reason"));
         assert_eq!(kept.and("Try list.").message, "there is no workload \"web\". Try list.");
+        assert_eq!(
+            Failure::local("its last line:\n  boom").and("Look.").message,
+            "its last line:\n  boom\nLook."
+        );
     }
 
     #[test]

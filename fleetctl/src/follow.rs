@@ -11,7 +11,7 @@ use tonic::Streaming;
 
 use crate::{
     exit::{Exit, Tally},
-    failure::Failure,
+    failure::{Failure, usage},
     output::{
         Format, Out,
         answer::{Answer, envelope},
@@ -63,6 +63,9 @@ where
     Fut: Future<Output = Result<Streaming<M>, Failure>>,
 {
     let out = session.out;
+    if out.format == Format::Name {
+        return Err(usage("what is streamed has no names for -o name; leave it out, or use -o json"));
+    }
     let prefixes = Prefixes::new(&labels(&work, label), out.colour);
     let targets: Vec<Target> = work.iter().map(|(target, _)| target.clone()).collect();
     let arguments = Arc::new(numbered(work));

@@ -113,6 +113,7 @@ async fn what_cannot_be_meant_exits_with_2_and_says_what_could() -> Result<()> {
         (&["--all", "-c", "kitchen", "ps"], "leave out one of them"),
         (&["logs", "web", "-n", "abc"], "such as 20"),
         (&["ps", "--timeout", "2"], "a number and a unit, such as 500ms, 2s"),
+        (&["logs", "web", "-o", "name"], "use -o json"),
         (&["exec", "-o", "json", "web", "--", "true"], "leave it out"),
         (&["context", "label", "kitchen", "zone=a,b"], "no comma"),
         (&["apply", "-f", "-"], "standard input holds no manifest"),

@@ -1,8 +1,9 @@
 //! `fleetctl workload start | stop | restart`.
 
 use anyhow::Result;
-use capsule_proto::v1::{
-    RestartWorkloadRequest, StartWorkloadRequest, StopWorkloadRequest, WaitCondition, Workload,
+use capsule_proto::{
+    parse_duration,
+    v1::{RestartWorkloadRequest, StartWorkloadRequest, StopWorkloadRequest, WaitCondition, Workload},
 };
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -41,7 +42,7 @@ pub struct Stop {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,
     /// Seconds from the stop signal to the kill, instead of the manifest's
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     grace: Option<u32>,
     /// Ask for it and go, instead of waiting until they are stopped
     #[arg(long)]
@@ -57,7 +58,7 @@ pub struct Restart {
     #[arg(required = true, value_name = "WORKLOAD", add = ArgValueCompleter::new(complete::workloads))]
     names: Vec<WorkloadRef>,
     /// Seconds from the stop signal to the kill, instead of the manifest's
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     grace: Option<u32>,
 }
 
@@ -113,6 +114,14 @@ impl Restart {
     }
 }
 
+/// Whole seconds, as a number or as a span of time.
+fn seconds(text: &str) -> Result<u32, String> {
+    let of_span =
+        || parse_duration(text).ok().filter(|span| span.subsec_nanos() == 0)?.as_secs().try_into().ok();
+    let wrong = || "write whole seconds, such as 30, or a span of time, such as 1m30s".to_owned();
+    text.parse().ok().or_else(of_span).ok_or_else(wrong)
+}
+
 /// `web Running`.
 pub(super) fn layout() -> Layout<Workload> {
     Layout::lines(|workload: &Workload, out: &Out| {
@@ -120,4 +129,17 @@ pub(super) fn layout() -> Layout<Workload> {
         vec![format!("{} {status}", show::name(workload))]
     })
     .named(|workload| vec![show::name(workload)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_is_seconds_or_a_span_of_them() {
+        assert_eq!((seconds("30"), seconds("1m30s")), (Ok(30), Ok(90)));
+        for wrong in ["abc", "-1", "500ms", ""] {
+            assert!(seconds(wrong).unwrap_err().contains("such as 30"), "{wrong}");
+        }
+    }
 }
