@@ -109,7 +109,8 @@ pub async fn wait(
         named::workload(capsule, name, capsule.workloads().wait(request).await).await?.into_inner();
     while let Some(workload) = statuses.message().await? {
         let reason = workload.status.as_ref().map(|status| status.reason.clone()).unwrap_or_default();
-        spinner.say(&format!("{} {reason}", show::status_text(&workload)));
+        let colon = if reason.is_empty() { "" } else { ": " };
+        spinner.say(&format!("{}{colon}{reason}", show::status_text(&workload)));
         last = workload;
     }
     Ok(last)
