@@ -33,6 +33,7 @@ use crate::{
     store::{OpenError, Store},
     sys::{
         file,
+        holder::{Protocol, holder},
         lock::{LockError, StateLock},
     },
     volume::VolumeError,
@@ -57,10 +58,12 @@ pub enum StartError {
         source: io::Error,
     },
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}; choose another with --listen")]
+    #[error("cannot listen on {address}{}; choose another with --listen", taken(holder.as_deref()))]
     Listen {
         /// Which.
         address: SocketAddr,
+        /// Who has it, where somebody has.
+        holder: Option<String>,
         /// Why.
         #[source]
         source: io::Error,
@@ -127,8 +130,7 @@ impl Builder {
         let identity =
             Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
         let listener = listen(config.listen).await?;
-        let address =
-            listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let engine = engine::start(&config, &identity, runtime, &store, &events).await?;
         let workloads = Workloads::start(WorkloadParts {
             store: store.clone(),
@@ -207,13 +209,23 @@ async fn flush(identity: Identity) {
 
 /// Both address families, or, where the kernel has no IPv6, the other one.
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Listen { address, source };
+    let failed = |source| unheard(address, source);
     match TcpListener::bind(address).await {
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
             TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(failed)
         }
         other => other.map_err(failed),
     }
+}
+
+fn unheard(address: SocketAddr, source: io::Error) -> StartError {
+    let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+    let holder = if is_taken { holder(Protocol::Tcp, address.port()) } else { None };
+    StartError::Listen { address, holder, source }
+}
+
+fn taken(holder: Option<&str>) -> String {
+    holder.map(|holder| format!(", which {holder} has")).unwrap_or_default()
 }
 
 fn host_name() -> String {

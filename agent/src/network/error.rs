@@ -24,8 +24,8 @@ pub enum NetworkError {
     },
     /// A process on the host has the port.
     #[error(
-        "host port {port}/{protocol} cannot be listened on; something on the host has it, or {address} is not \
-         one of its addresses. Choose another hostPort, or 0 to have one picked"
+        "host port {port}/{protocol} cannot be listened on at {address}: {}. Choose another hostPort, or 0 to have \
+         one picked", obstacle(holder.as_deref(), source)
     )]
     PortBusy {
         /// Which.
@@ -34,6 +34,8 @@ pub enum NetworkError {
         protocol: &'static str,
         /// Where it would listen.
         address: String,
+        /// Which process has it, where that is seen.
+        holder: Option<String>,
         /// What the kernel said.
         #[source]
         source: std::io::Error,
@@ -115,6 +117,15 @@ pub enum NetworkError {
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Closed,
+}
+
+fn obstacle(holder: Option<&str>, source: &std::io::Error) -> String {
+    match (holder, source.kind()) {
+        (Some(holder), _) => format!("{holder} has it"),
+        (None, std::io::ErrorKind::AddrInUse) => "something on the host has it".into(),
+        (None, std::io::ErrorKind::AddrNotAvailable) => "the host has no such address".into(),
+        (None, _) => "the host does not allow it".into(),
+    }
 }
 
 impl NetworkError {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use capsule_proto::{Name, v1};
 
 use super::error::NetworkError;
+use crate::sys::holder::{Protocol, holder};
 
 /// Ports that the capsule picks from.
 pub(super) const PICKED: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -59,7 +60,10 @@ impl Binding {
 
     fn busy(&self, address: IpAddr, source: std::io::Error) -> NetworkError {
         let protocol = self.protocol_name();
-        NetworkError::PortBusy { port: self.port, protocol, address: address.to_string(), source }
+        let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
+        let kind = if self.protocol == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp };
+        let holder = if is_taken { holder(kind, self.port) } else { None };
+        NetworkError::PortBusy { port: self.port, protocol, address: address.to_string(), holder, source }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod ext4;
 pub mod file;
+pub mod holder;
 pub mod limits;
 pub mod link;
 pub mod lock;

@@ -28,7 +28,10 @@ async fn of_two_operators_who_race_exactly_one_adopts() -> Result<()> {
     let (winner, loser, refusal) = if one.code == 0 { (first, second, two) } else { (second, first, one) };
     winner.run(&["-c", "a", "whoami"]).await?.ok()?;
     let intruder = loser.run(&["-c", &api, "whoami"]).await?;
-    ensure!(intruder.code != 0 && !refusal.stderr.is_empty(), "{intruder:?}");
+    ensure!(intruder.code != 0, "{intruder:?}");
+    for words in ["has been adopted already", "by key", "fleetctl key add"] {
+        ensure!(refusal.stderr.contains(words), "{words:?} is not in: {}", refusal.stderr);
+    }
     fleet.passed();
     Ok(())
 }

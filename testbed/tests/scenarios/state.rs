@@ -1,6 +1,8 @@
 //! What a capsule does with a state directory that is not as it left it.
 
-use std::{fs, os::unix::ffi::OsStrExt as _, path::Path, process::Command};
+use std::{
+    fs, net::TcpListener, os::unix::ffi::OsStrExt as _, path::Path, process::Command, time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -113,5 +115,25 @@ fn an_agent_that_does_not_start_leaves_nothing_running() -> Result<()> {
     left.iter().for_each(|process| process.signal(Signal::SIGKILL));
     ensure!(!refused.status.success() && said.contains("10.88.0.1/24"), "{said}");
     ensure!(left.is_empty(), "{left:?} were left");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_whose_port_is_taken_names_the_process_that_has_it() -> Result<()> {
+    let fleet = Fleet::builder(1).without_images().start().await?;
+    let a = fleet.capsule("a");
+    a.stop_agent()?;
+    let port = a.api()?.port();
+    let holder = fleet.from_capsule("a", move || Ok(TcpListener::bind(("0.0.0.0", port))?)).await?;
+    let agent = a.spawn_agent()?;
+    ensure!(agent.wait_gone(Duration::from_secs(10)), "an agent runs without its port");
+    let console = fs::read_to_string(fleet.testbed().record.console("a"))?;
+    for words in [format!("(PID {}) has", std::process::id()), "--listen".into(), format!(":{port}")] {
+        ensure!(console.contains(&words), "{words:?} is not in: {console}");
+    }
+    drop(holder);
+    a.start_agent().await?;
+    a.fleetctl(&["whoami"]).await?.ok()?;
+    fleet.passed();
     Ok(())
 }

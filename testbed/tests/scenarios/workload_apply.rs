@@ -168,9 +168,10 @@ async fn a_manifest_that_cannot_work_is_refused_before_anything_changes() -> Res
     let shared = format!("kind: Volume\nname: shared\nsize: 16M\n---\n{}", two(&mounts("shared")));
     let image = |image: &str| format!("kind: Container\nname: second\ncontainer: {{ image: '{image}' }}\n");
     let vm = "kind: MicroVM\nname: second\nmicroVm: { image: alpine:3 }\n";
+    let this = format!("(PID {})", std::process::id());
     let cases: [(String, &[&str]); 12] = [
         (one(&publishes(8080)), &["host port 8080/tcp", "workload first has it", "second"]),
-        (one(&publishes(9000)), &["host port 9000/tcp", "something on the host has it"]),
+        (one(&publishes(9000)), &["host port 9000/tcp", "0.0.0.0", &this, "has it"]),
         (one(&mounts("data")), &["volume data is used by workload first", "read-write"]),
         (one(&mounts("nowhere")), &["there is no volume nowhere", "fleetctl volume create nowhere SIZE"]),
         (image("Not//AnImage"), &["Not//AnImage", "image"]),
