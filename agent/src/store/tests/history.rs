@@ -23,9 +23,10 @@ fn schema(connection: &Connection) -> String {
     format!("-- Schema {}. `BLESS=1` renews it after a migration was added.\n{body}", version(connection))
 }
 
-/// All rows of a table as text.
-fn rows(connection: &Connection, table: &str) -> Vec<String> {
-    let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
+/// All rows of a table as text, as far as these columns go.
+fn rows(connection: &Connection, table: &str, columns: &[String]) -> Vec<String> {
+    let columns = columns.join(", ");
+    let mut statement = connection.prepare(&format!("SELECT {columns} FROM {table} ORDER BY 1, 2")).unwrap();
     let columns = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| {
         (0..columns)
@@ -37,26 +38,65 @@ fn rows(connection: &Connection, table: &str) -> Vec<String> {
     found.map(Result::unwrap).collect()
 }
 
-#[test]
-fn a_database_of_the_first_schema_keeps_every_row_on_its_way_to_the_present_one() {
+fn columns(connection: &Connection, table: &str) -> Vec<String> {
+    let statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+    statement.column_names().map(str::to_owned).collect()
+}
+
+/// Brings a golden database to the present schema; none of its rows may change.
+fn migrated(golden: &str, tables: &[(&str, usize)]) -> Connection {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE_NAME);
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(&fs::read_to_string(fixture("v1.sql")).unwrap()).unwrap();
-    let tables = ["identity", "operator_key", "event"];
-    let before = tables.map(|table| rows(&old, table));
-    assert_eq!(before.each_ref().map(Vec::len), [1, 2, 2]);
+    old.execute_batch(&fs::read_to_string(fixture(golden)).unwrap()).unwrap();
+    let before: Vec<_> = tables
+        .iter()
+        .map(|(table, count)| {
+            let columns = columns(&old, table);
+            let rows = rows(&old, table, &columns);
+            assert_eq!(rows.len(), *count, "{table} of {golden}");
+            (columns, rows)
+        })
+        .collect();
     old.close().unwrap();
     let migrated = migrate::open(&path).unwrap();
     assert_eq!(version(&migrated), SCHEMA_VERSION);
-    assert_eq!(tables.map(|table| rows(&migrated, table)), before);
+    for ((table, _), (columns, before)) in tables.iter().zip(before) {
+        assert_eq!(rows(&migrated, table, &columns), before, "{table} of {golden}");
+    }
     let other = tempfile::tempdir().unwrap();
     let fresh = migrate::open(&other.path().join(FILE_NAME)).unwrap();
     assert_eq!(schema(&migrated), schema(&fresh));
+    migrated
+}
+
+#[test]
+fn a_database_of_the_first_schema_keeps_every_row_on_its_way_to_the_present_one() {
+    let migrated = migrated("v1.sql", &[("identity", 1), ("operator_key", 2), ("event", 2)]);
     let next = "INSERT INTO event (at, severity, subject_kind, subject, reason, message) \
                 VALUES (0, 1, '', '', '', '') RETURNING sequence";
     let sequence: i64 = migrated.query_row(next, [], |row| row.get(0)).unwrap();
     assert_eq!(sequence, 9, "numbers of events go on where they were");
+}
+
+#[test]
+fn a_database_of_the_second_schema_keeps_its_workloads_networks_and_volumes() {
+    let tables = [
+        ("identity", 1),
+        ("operator_key", 2),
+        ("event", 2),
+        ("workload", 2),
+        ("address", 2),
+        ("host_port", 2),
+        ("network", 1),
+        ("volume", 2),
+        ("volume_claim", 1),
+    ];
+    let migrated = migrated("v2.sql", &tables);
+    let mut statement = migrated.prepare("SELECT epoch, restart, begun FROM workload").unwrap();
+    let epochs = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let epochs: Vec<(i64, i64, i64)> = epochs.map(Result::unwrap).collect();
+    assert_eq!(epochs, [(1, 0, 0); 2], "no restart was asked for");
 }
 
 #[test]
