@@ -25,18 +25,29 @@ const LIMIT: Duration = Duration::from_millis(700);
 /// Contexts; after a comma, those that are not named yet.
 pub fn capsules(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(fleet) = Fleet::open().ok() else { return Vec::new() };
-    let Some(text) = current.to_str() else { return Vec::new() };
-    let (done, partial) = text.rsplit_once(',').map_or(("", text), |(done, partial)| (done, partial));
-    let named: Vec<&str> = done.split(',').collect();
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let named = listed(env::args_os());
     let known = fleet.contexts().contexts.iter();
-    let fitting = known.filter(|(name, _)| name.starts_with(partial) && !named.contains(&name.as_str()));
-    let comma = if done.is_empty() { "" } else { "," };
+    let fitting = known.filter(|(name, _)| name.starts_with(current) && !named.contains(*name));
     fitting
         .map(|(name, context)| {
             let help = StyledStr::from(context.address.to_string());
-            CompletionCandidate::new(format!("{done}{comma}{name}")).help(Some(help))
+            CompletionCandidate::new(name).help(Some(help))
         })
         .collect()
+}
+
+/// What stands before a comma in any word: of `-c a,b,c` the names `a` and `b`. A completer sees
+/// what is behind the last comma alone.
+fn listed(words: impl Iterator<Item = OsString>) -> BTreeSet<String> {
+    let mut listed = BTreeSet::new();
+    for word in words.filter_map(|word| word.into_string().ok()) {
+        let list = word.rsplit_once('=').map_or(word.as_str(), |(_, list)| list);
+        if let Some((before, _)) = list.rsplit_once(',') {
+            listed.extend(before.split(',').map(str::to_owned));
+        }
+    }
+    listed
 }
 
 /// Groups of contexts.
@@ -165,6 +176,12 @@ mod tests {
         assert_eq!(selection.groups, ["edge"]);
         assert_eq!(selection.selector.to_string(), "zone=x");
         assert!(selection.all);
+    }
+
+    #[test]
+    fn names_before_a_comma_are_not_offered_again() {
+        let words = ["fleetctl", "-c", "a,b,", "--capsule=c,d", "logs", "web"];
+        assert_eq!(listed(words.iter().map(OsString::from)), ["a", "b", "c"].map(str::to_owned).into());
     }
 
     #[test]

@@ -28,7 +28,7 @@ const PIECE_BYTES: usize = 1 << 20;
     after_help = "Examples:\n  fleetctl --all image push app.tar\n  docker save app:2 | fleetctl image push - --name app:2"
 )]
 pub struct Push {
-    /// The archive, plain or gzip, or - for stdin
+    /// The archive, plain, gzip or zstd, or - for stdin
     #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     file: PathBuf,
     /// Reference to give the image, instead of the one in the archive
