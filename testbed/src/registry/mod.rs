@@ -141,7 +141,12 @@ impl Registry {
 
     /// Stores an image as `repository:tag`; the reference to pull it by.
     pub fn push(&self, image: &Image, repository: &str, tag: &str) -> Result<String> {
-        let Blobs { manifest, media_type, blobs } = image.blobs(Compression::Gzip)?;
+        self.push_blobs(image.blobs(Compression::Gzip)?, repository, tag)
+    }
+
+    /// The same of what an image was made into.
+    pub fn push_blobs(&self, image: Blobs, repository: &str, tag: &str) -> Result<String> {
+        let Blobs { manifest, media_type, blobs } = image;
         for blob in &blobs {
             let started = self.call("POST", &format!("/v2/{repository}/blobs/uploads/"), "", &[])?;
             let location = started.header("location").context("the registry names no place to upload to")?;

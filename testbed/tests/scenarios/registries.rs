@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use anyhow::{Result, ensure};
 use testbed::{
-    fixtures,
+    fixtures::{self, archive::Compression},
     registry::{Access, CREDENTIALS, authority::Authority},
     scenario::Fleet,
 };
@@ -76,6 +76,35 @@ async fn a_registry_with_a_certificate_is_pulled_from_where_its_authority_is_tru
     // A certificate that is issued for somebody else is not good for this one.
     registry.serve(&mut fleet.testbed(), lab.issue("192.0.2.1".parse()?)?)?;
     refused(a.fleetctl(&pull).await?, &[&host, "not valid for name"])?;
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn layers_and_archives_in_zstd_are_pushed_pulled_and_run() -> Result<()> {
+    let fleet = Fleet::builder(1).without_images().start().await?;
+    let a = fleet.capsule("a");
+    let image = fixtures::echo()?.named("localhost/zstd:1");
+    let layers = fleet.dir().join("layers.tar");
+    image.write_oci_of(&layers, Compression::Zstd)?;
+    a.fleetctl(&["image", "push", &layers.display().to_string()]).await?.ok()?;
+    a.apply(&container("pushed", "localhost/zstd:1")).await?;
+    a.delete("pushed").await?;
+    a.fleetctl(&["image", "prune"]).await?.ok()?;
+
+    let registry = fleet.registry(Access::Open)?;
+    let reference = registry.push_blobs(image.blobs(Compression::Zstd)?, "team/zstd", "1")?;
+    a.apply(&container("pulled", &reference)).await?;
+    a.delete("pulled").await?;
+    a.fleetctl(&["image", "prune"]).await?.ok()?;
+
+    let plain = fleet.dir().join("plain.tar");
+    image.write_oci(&plain)?;
+    let whole = zstd::encode_all(fs::read(&plain)?.as_slice(), 1)?;
+    a.fleetctl_with(&["image", "push", "-"], &whole).await?.ok()?;
+    a.apply(&container("whole", "localhost/zstd:1")).await?;
+    let cut = a.fleetctl_with(&["image", "push", "-"], &whole[..whole.len() / 2]).await?;
+    refused(cut, &["archive"])?;
     fleet.passed();
     Ok(())
 }
