@@ -1,8 +1,6 @@
 //! What a capsule does with a state directory that is not as it left it.
 
-use std::{
-    fs, net::TcpListener, os::unix::ffi::OsStrExt as _, path::Path, process::Command, time::Duration,
-};
+use std::{fs, net::TcpListener, os::unix::ffi::OsStrExt as _, path::Path, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
