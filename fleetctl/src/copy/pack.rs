@@ -43,6 +43,11 @@ pub fn start(path: PathBuf) -> (mpsc::Receiver<Vec<u8>>, JoinHandle<io::Result<(
 }
 
 fn pack(path: &Path, writer: ChannelWriter) -> io::Result<()> {
+    let kind = fs::symlink_metadata(path)?.file_type();
+    if kind.is_char_device() || kind.is_block_device() || kind.is_socket() {
+        let text = "it is a device or a socket, and those are not copied; name a file, a directory or a link";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let mut packer = Packer { tar: Builder::new(writer), links: HashMap::new() };
     packer.entry(path, &root_name(path))?;
     packer.tar.into_inner()?.finish()

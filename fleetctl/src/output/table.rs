@@ -9,6 +9,13 @@ use super::{clean, style::Tone};
 const GAP: usize = 2;
 /// A column is never squeezed below this by a narrow terminal; rather the last ones are left out.
 const LEAST_WIDTH: usize = 8;
+/// The first columns, which name what a row is about, and what they are never squeezed below.
+const NAMES: usize = 2;
+const LEAST_NAME_WIDTH: usize = 12;
+
+fn least_width(at: usize) -> usize {
+    if at < NAMES { LEAST_NAME_WIDTH } else { LEAST_WIDTH }
+}
 
 /// One column of a table.
 #[derive(Clone, Copy, Debug)]
@@ -129,22 +136,20 @@ impl Table {
     }
 
     /// Leaves out the last columns, which matter least, where even squeezed ones would not fit the
-    /// terminal; the first two stay. Then takes from the widest column until the line fits.
+    /// terminal; the names stay. Then takes from the widest column until the line fits.
     fn squeeze(&self, widths: &mut Vec<usize>) {
         let Some(limit) = self.limit else { return };
         let least = |widths: &[usize]| {
-            let columns = widths.iter().map(|width| (*width).min(LEAST_WIDTH) + GAP);
+            let columns = widths.iter().enumerate().map(|(at, width)| (*width).min(least_width(at)) + GAP);
             columns.sum::<usize>().saturating_sub(GAP)
         };
-        while widths.len() > 2 && least(widths) > limit {
+        while widths.len() > NAMES && least(widths) > limit {
             widths.pop();
         }
         let gaps = GAP * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > limit {
-            let Some(widest) = widths.iter_mut().max() else { return };
-            if *widest <= LEAST_WIDTH {
-                return;
-            }
+            let squeezable = widths.iter_mut().enumerate().filter(|(at, width)| **width > least_width(*at));
+            let Some((_, widest)) = squeezable.max_by_key(|(_, width)| **width) else { return };
             *widest -= 1;
         }
     }
@@ -211,17 +216,26 @@ mod tests {
     #[test]
     fn a_very_narrow_terminal_leaves_out_the_last_columns() {
         let heads = ["CAPSULE", "NAME", "KIND", "STATUS", "RESTARTS", "AGE", "PORTS", "IMAGE"];
-        let cells =
-            ["a", "web", "Container", "Running", "0", "5m", "8080->80/tcp", "docker.io/library/nginx:1.27"];
-        for limit in [20, 40, 60, 80] {
+        let cells = [
+            "a",
+            "capsule-a3f2",
+            "Container",
+            "Running",
+            "0",
+            "5m",
+            "8080->80/tcp",
+            "docker.io/library/nginx:1.27",
+        ];
+        for limit in [22, 40, 60, 80] {
             let mut table = Table::new(heads.map(column).to_vec(), false, Some(limit));
             let text = table.render(&[row(&cells)]);
             assert!(text.lines().all(|line| line.width() <= limit), "{limit}:\n{text}");
             assert!(
-                text.contains("web") && !text.lines().any(|line| line.ends_with(' ')),
+                text.contains("capsule-a3f2") && !text.lines().any(|line| line.ends_with(' ')),
                 "{limit}:\n{text}"
             );
-            assert_eq!(text.contains("STATUS"), limit >= 40, "{limit}:\n{text}");
+            assert_eq!(text.contains("KIND"), limit >= 40, "{limit}:\n{text}");
+            assert_eq!(text.contains("PORTS"), limit >= 80, "{limit}:\n{text}");
         }
     }
 

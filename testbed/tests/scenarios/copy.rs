@@ -250,6 +250,8 @@ async fn what_cannot_be_copied_is_refused_in_words_that_help() -> Result<()> {
         ("free:/etc/passwd", "/no/such/dir/x", "there is no directory /no/such/dir"),
         (&file, "fre:/x", "Did you mean \"free\"?"),
         (&file, "free:/dev/null", "is a device in the workload"),
+        ("/dev/null", "free:/x", "is a device or a socket"),
+        ("free:/dev/null", &tree, "is a device or a socket"),
     ] {
         let refused = cp_err(&a, from, to).await?;
         ensure!(refused.contains(words), "{from} to {to}: {refused}");

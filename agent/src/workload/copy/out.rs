@@ -51,6 +51,12 @@ pub(in crate::workload) fn pack(root: &Root, path: &Path, to: &mut dyn Sink) -> 
     if follow && !is(&stat, SFlag::S_IFDIR) {
         return Err(CopyError::Refused(format!("{} is not a directory", shown(path))));
     }
+    if [SFlag::S_IFCHR, SFlag::S_IFBLK, SFlag::S_IFSOCK].into_iter().any(|kind| is(&stat, kind)) {
+        return Err(CopyError::Refused(format!(
+            "{} is a device or a socket, and those are not copied; name a file, a directory or a link",
+            shown(path)
+        )));
+    }
     to.expect(size_of(found.as_fd(), &stat, 0));
     let mut packer = Packer { to: Builder::new(to), links: HashMap::new() };
     packer.entry(Place::Open(found.as_fd()), name.as_bytes(), &stat, 0)?;

@@ -73,7 +73,7 @@ fn trouble(status: &WorkloadStatus) -> Option<String> {
         return Some(exit_text(exit));
     }
     let clause = reason.lines().next()?.rsplit(": ").next()?;
-    let clause = clause.split([';', ',']).next()?.trim().trim_end_matches('.');
+    let clause = clause.split([';', ',']).next()?.split(" (os error").next()?.trim().trim_end_matches('.');
     let cut = clause.char_indices().nth(LONGEST).map(|(at, _)| format!("{}…", clause[..at].trim_end()));
     Some(cut.unwrap_or_else(|| clause.to_owned())).filter(|text| !text.is_empty())
 }
@@ -149,8 +149,8 @@ mod tests {
             status_text(&Workload { status: Some(status), ..Default::default() })
         };
         assert_eq!(of("it ended with exit code 3"), "BackOff (exit 3)");
-        let pull = "pulling r:5000/x:1: cannot talk to registry r:5000: connection refused";
-        assert_eq!(of(pull), "BackOff (connection refused)");
+        let pull = "pulling r:5000/x:1: cannot talk to registry r:5000: Connection refused (os error 111)";
+        assert_eq!(of(pull), "BackOff (Connection refused)");
         let start = r#"cannot make the task of workload x: exec: "no": executable file not found in $PATH"#;
         assert_eq!(of(start), "BackOff (executable file not found in $PATH)");
         let tag = "pulling r/x:1: registry r has no such tag or digest \"1\" in repository x; check it";
