@@ -28,7 +28,7 @@
 //!
 //! What survives what:
 //!
-//! - The row (manifest, desired state, restarts, last exit) is committed before anything is done,
+//! - The row (manifest, desired state, how often and how runs ended) is committed before anything is done,
 //!   and an exit is committed before its task is deleted: `kill -9` at any instant leaves either
 //!   the intent or the evidence, and the next agent goes on from there.
 //! - A running task whose sandbox carries the desired hash is never touched by a start of the
@@ -36,6 +36,7 @@
 //! - Apply changes what a workload is, not whether it runs: one that an operator stopped stays
 //!   stopped, with its new spec, until `start`.
 //! - A `restart` is part of the row: an agent that dies right after it leaves the intent.
+//! - A wait between runs goes on under the next agent, and so does the count that makes a crash loop.
 //! - A task that vanished without a trace (the host or its engine went down) is started again,
 //!   unless its workload is to stand still or to run once: a run of policy `never` that had begun
 //!   is over, and counts as failed.

@@ -164,6 +164,8 @@ async fn a_second_operator_joins_with_a_key_that_an_admin_adds() -> Result<()> {
     }
     let missing = a.fleetctl(&["key", "add", "/no/such/file", "--role", "viewer"]).await?.expect_code(2)?;
     ensure!(missing.stderr.contains("`fleetctl key show` prints"), "{missing:?}");
+    let unsaid = a.fleetctl(&["key", "add", "-"]).await?.expect_code(2)?.stderr;
+    ensure!(unsaid.contains("viewer|operator|admin"), "{unsaid}");
     let added = a.fleetctl_with(&["key", "add", "-", "--role", "operator"], shown.stdout.as_bytes()).await?;
     let told = added.ok()?.stderr;
     let next = told.split('`').nth(1).unwrap_or_default().strip_prefix("fleetctl ").unwrap_or_default();

@@ -59,7 +59,7 @@ pub struct Add {
     #[arg(value_name = "KEY|FILE|-")]
     key: String,
     /// What the key may do
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "viewer|operator|admin")]
     role: KeyRole,
     /// Name in key lists; the one that the key brings where not given
     #[arg(long)]
