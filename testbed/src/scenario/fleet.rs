@@ -35,6 +35,7 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 pub struct FleetBuilder {
     nodes: usize,
     disks: Vec<(String, u64)>,
+    mounts: Vec<(String, String)>,
     adopt: bool,
     images: bool,
 }
@@ -43,6 +44,13 @@ impl FleetBuilder {
     /// Gives the state directory of a capsule a file system of its own of this size.
     pub fn disk(mut self, capsule: &str, bytes: u64) -> Self {
         self.disks.push((capsule.to_owned(), bytes));
+        self
+    }
+
+    /// Gives the agent of a capsule mounts of its own, which this shell script changes before it
+    /// starts.
+    pub fn mounts(mut self, capsule: &str, script: &str) -> Self {
+        self.mounts.push((capsule.to_owned(), script.to_owned()));
         self
     }
 
@@ -74,6 +82,9 @@ impl FleetBuilder {
         for (capsule, bytes) in &self.disks {
             testbed.limit_disk(capsule, *bytes)?;
         }
+        for (capsule, script) in &self.mounts {
+            testbed.set_mounts(capsule, script)?;
+        }
         let fleet = Fleet {
             operator: Operator::at(&request.dir.join("operator")),
             testbed: Mutex::new(testbed),
@@ -101,7 +112,7 @@ impl Fleet {
 
     /// The same with choices.
     pub fn builder(nodes: usize) -> FleetBuilder {
-        FleetBuilder { nodes, disks: Vec::new(), adopt: true, images: true }
+        FleetBuilder { nodes, disks: Vec::new(), mounts: Vec::new(), adopt: true, images: true }
     }
 
     /// One of its capsules.

@@ -28,6 +28,13 @@ impl Testbed {
         self.record.save()
     }
 
+    /// Starts the agent of a node from now on with mounts of its own, which this script changes.
+    pub fn set_mounts(&mut self, node: &str, script: &str) -> Result<()> {
+        let (position, _) = self.node(node)?;
+        self.record.nodes[position].mounts = Some(script.to_owned());
+        self.record.save()
+    }
+
     /// Gives the agent of a node further words from its next start on.
     pub fn set_options(&mut self, node: &str, options: &[&str]) -> Result<()> {
         let (position, _) = self.node(node)?;
@@ -46,7 +53,17 @@ impl Testbed {
         if let Some(bytes) = known.disk_bytes {
             disk::ensure_small(&state, bytes)?;
         }
-        let mut command = netns::command(&plan.namespace(node), sys::program("capsuled")?);
+        let program = sys::program("capsuled")?;
+        let mut command = match &known.mounts {
+            None => netns::command(&plan.namespace(node), program),
+            Some(script) => {
+                let mut command = netns::command(&plan.namespace(node), "unshare");
+                // Private: nothing of it may reach the host.
+                command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+                command.arg(format!("{script}\nexec \"$@\"")).arg("sh").arg(program);
+                command
+            }
+        };
         command
             .arg("--state-dir")
             .arg(&state)

@@ -47,6 +47,15 @@ pub struct Node {
     /// Further words for its agent.
     #[serde(default)]
     pub options: Vec<String>,
+    /// What a shell does to the mounts that its agent sees, and nobody else, before it starts.
+    #[serde(default)]
+    pub mounts: Option<String>,
+}
+
+impl Node {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), agent: None, disk_bytes: None, options: Vec::new(), mounts: None }
+    }
 }
 
 impl Record {
@@ -101,8 +110,7 @@ fn path(name: &str) -> PathBuf {
 pub fn claim(request: &Request) -> Result<Record> {
     fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
     let _one_at_a_time = lock()?;
-    let node =
-        |name: &String| Node { name: name.clone(), agent: None, disk_bytes: None, options: Vec::new() };
+    let node = |name: &String| Node::new(name);
     let mut record = match Record::load(&request.name)? {
         Some(known) if known.dir != request.dir => {
             bail!("testbed {} exists in {}; take it down first", known.name, known.dir.display())

@@ -3,6 +3,7 @@
 mod access;
 mod adoption;
 mod bridge;
+mod cgroups;
 mod cli;
 mod completion;
 mod copy;
