@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use capsule_proto::LOG_CURSOR_KEY;
 use tokio::sync::watch;
+use tonic::Response;
 use tracing_subscriber::{
     EnvFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -107,6 +109,16 @@ impl<'a> MakeWriter<'a> for LogRing {
     fn make_writer(&'a self) -> LineWriter {
         LineWriter { ring: self.clone(), line: Vec::with_capacity(256) }
     }
+}
+
+/// An answer that streams a log, with the cursor of the place where it begins: a follower whose
+/// connection breaks before the first line came goes on from there.
+pub fn beginning_at<T>(stream: T, cursor: Option<String>) -> Response<T> {
+    let mut response = Response::new(stream);
+    if let Some(cursor) = cursor.and_then(|cursor| cursor.parse().ok()) {
+        response.metadata_mut().insert(LOG_CURSOR_KEY, cursor);
+    }
+    response
 }
 
 /// Sends the whole process's log to stderr and to `ring`. Called once, by `main`.

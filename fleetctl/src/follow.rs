@@ -1,13 +1,18 @@
 //! Streams of many capsules, merged as they come: logs and events.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::Result;
 use capsule_client::{CallError, Capsule, FanOut, Target, fan_out};
+use capsule_proto::LOG_CURSOR_KEY;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tonic::{Streaming, metadata::MetadataMap};
 
 use crate::{
     exit::{Exit, Tally},
@@ -26,6 +31,24 @@ use crate::{
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Messages that may wait to be printed; past that the capsules wait.
 const BACKLOG: usize = 256;
+
+/// Where a log began on its capsule, for a stream that breaks before its first line has come.
+#[derive(Clone, Debug, Default)]
+pub struct Begin(Arc<OnceLock<String>>);
+
+impl Begin {
+    /// The cursor to go on from: behind the last line, else where the log began, else none.
+    pub fn cursor(&self, last: Option<String>) -> String {
+        last.or_else(|| self.0.get().cloned()).unwrap_or_default()
+    }
+
+    /// Keeps what the first answer says.
+    pub fn note(&self, answer: &MetadataMap) {
+        if let Some(cursor) = answer.get(LOG_CURSOR_KEY).and_then(|value| value.to_str().ok()) {
+            self.0.get_or_init(|| cursor.to_owned());
+        }
+    }
+}
 
 /// What becomes of a stream whose connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,12 @@
 //! The `Node` service.
 
-use capsule_proto::{
-    LOG_CURSOR_KEY,
-    v1::{self, node_server},
-};
+use capsule_proto::v1::{self, node_server};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Request, Response, Status};
 
 use super::{Node, log};
+use crate::logging::beginning_at;
 
 /// Lines that wait for the network to take them.
 const STREAM_BACKLOG: usize = 64;
@@ -30,18 +28,14 @@ impl node_server::Node for Node {
         let ring = ring.ok_or_else(|| Status::failed_precondition("this agent keeps no log of its own"))?;
         let after = if after.is_empty() { None } else { Some(after.parse()?) };
         let log = log::Log::open(ring, tail, after.as_ref()).map_err(|error| unreadable(&error))?;
-        let begins = log.begins.parse();
+        let begins = Some(log.begins.clone()).filter(|begins| !begins.is_empty());
         let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
         tokio::spawn(async move {
             if let Err(error) = log.send(follow, &sender).await {
                 let _ = sender.send(Err(unreadable(&error))).await;
             }
         });
-        let mut response = Response::new(ReceiverStream::new(receiver));
-        if let Some(begins) = begins.ok().filter(|begins: &AsciiMetadataValue| !begins.is_empty()) {
-            response.metadata_mut().insert(LOG_CURSOR_KEY, begins);
-        }
-        Ok(response)
+        Ok(beginning_at(ReceiverStream::new(receiver), begins))
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{WorkloadError, Workloads, handle::Handle, logs};
+use crate::logging::beginning_at;
 
 /// Messages that wait for the network to take them.
 const BACKLOG: usize = 64;
@@ -82,7 +83,10 @@ impl workloads_server::Workloads for Workloads {
             after: logs::cursor::Cursor::parse(&request.after)?,
         };
         let follow = request.follow && !request.previous;
-        Ok(stream(BACKLOG, move |to| async move { Ok(logs::follow::send(&dir, query, follow, &to).await?) }))
+        let log = logs::follow::Follower::open(&dir, query, follow).await?;
+        let begins = log.begins().map(|cursor| cursor.to_string());
+        let sent = stream(BACKLOG, move |to| async move { Ok(log.send(&to).await?) });
+        Ok(beginning_at(sent.into_inner(), begins))
     }
 
     async fn exec(&self, request: Request<Streaming<v1::ExecInput>>) -> Answer<Self::ExecStream> {

@@ -1,18 +1,13 @@
 //! `fleetctl capsule`: info and logs of the machine itself.
 
-use std::sync::{Arc, OnceLock};
-
 use anyhow::Result;
-use capsule_proto::{
-    LOG_CURSOR_KEY,
-    v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest},
-};
+use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest};
 use clap::{Args, Subcommand};
 
 use crate::{
     commands::workload::logs::count,
     exit::Exit,
-    follow::{Lost, follow},
+    follow::{Begin, Lost, follow},
     gather::gather,
     output::{
         answer::Layout,
@@ -51,8 +46,6 @@ pub struct Logs {
     pub tail: Option<u32>,
 }
 
-type Begin = Arc<OnceLock<String>>;
-
 impl Capsule {
     /// Runs it.
     pub async fn run(self, session: &Session) -> Result<Exit> {
@@ -65,16 +58,12 @@ impl Capsule {
 
 impl Logs {
     async fn run(self, session: &Session) -> Result<Exit> {
-        // Of each stream the place where it began, for one that breaks before its first line.
         let work = session.targets()?.into_iter().map(|target| (target, vec![Begin::default()])).collect();
         let open = async |capsule: capsule_client::Capsule, begin: Begin, last: Option<NodeLogLine>| {
-            let after = last.map(|line| line.cursor).or_else(|| begin.get().cloned()).unwrap_or_default();
+            let after = begin.cursor(last.map(|line| line.cursor));
             let request = NodeLogsRequest { follow: self.follow, tail: self.tail, after };
             let answer = capsule.node().logs(request).await?;
-            if let Some(cursor) = answer.metadata().get(LOG_CURSOR_KEY).and_then(|value| value.to_str().ok())
-            {
-                begin.get_or_init(|| cursor.to_owned());
-            }
+            begin.note(answer.metadata());
             Ok(answer.into_inner())
         };
         follow(

@@ -84,6 +84,12 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Names the place that it is at; `None` where a time says where it begins.
+    pub fn place(&self) -> Option<Cursor> {
+        let place = Place { segment: self.at.unwrap_or_default(), offset: self.offset };
+        self.since.is_none().then_some(Cursor { from: place, seen: place })
+    }
+
     fn nowhere(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),

@@ -4,7 +4,7 @@ use capsule_proto::v1;
 use tokio::sync::mpsc;
 
 use super::{
-    follow,
+    follow::Follower,
     pump::{self, Limits},
     read::{Query, Reader},
     segments,
@@ -118,7 +118,9 @@ async fn follow_goes_on_over_rotation_and_the_next_run() {
     write_run(dir.path(), limits, b"first\n", b"");
     let (to, mut from) = mpsc::channel(4);
     let path = dir.path().to_owned();
-    tokio::spawn(async move { follow::send(&path, Query::default(), true, &to).await.unwrap() });
+    tokio::spawn(async move {
+        Follower::open(&path, Query::default(), true).await.unwrap().send(&to).await.unwrap();
+    });
     let first = from.recv().await.unwrap().unwrap();
     assert_eq!(&first.line[..], b"first");
     let path = dir.path().to_owned();
@@ -135,4 +137,22 @@ async fn follow_goes_on_over_rotation_and_the_next_run() {
     writing.await.unwrap();
     let expected: Vec<String> = (0..500).map(|n| format!("line {n}")).chain(["end".into()]).collect();
     assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn who_wanted_nothing_of_the_past_goes_on_from_where_it_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { segment_bytes: 2048, segments: 1000 };
+    let begins = async || {
+        let nothing = Query { tail: Some(0), ..Query::default() };
+        Follower::open(dir.path(), nothing, false).await.unwrap().begins()
+    };
+    let after = |cursor| lines(&read(dir.path(), &Query { after: cursor, ..Query::default() }));
+    let before_all = begins().await;
+    write_run(dir.path(), limits, b"first\n", b"");
+    let behind_first = begins().await;
+    assert!(after(behind_first).is_empty());
+    write_run(dir.path(), limits, b"second\n", b"");
+    assert_eq!(after(behind_first), ["second"]);
+    assert_eq!(after(before_all), ["first", "second"]);
 }

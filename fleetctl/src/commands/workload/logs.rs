@@ -14,7 +14,7 @@ use clap_complete::ArgValueCompleter;
 use crate::{
     complete,
     exit::Exit,
-    follow::{Lost, follow},
+    follow::{Begin, Lost, follow},
     named,
     output::{
         Out, human,
@@ -54,17 +54,28 @@ pub struct Logs {
 impl Logs {
     /// Prints the logs of every capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
-        let work = session.workloads(&self.names)?;
+        let begun = |names: Vec<String>| names.into_iter().map(|name| (name, Begin::default())).collect();
+        let work = session.workloads(&self.names)?.into_iter().map(|(target, names)| (target, begun(names)));
+        let work: Vec<(_, Vec<(String, Begin)>)> = work.collect();
         let timestamps = self.timestamps;
-        let open = async |capsule: Capsule, name: String, last: Option<LogRecord>| {
-            let after = last.map(|record| record.cursor).unwrap_or_default();
+        let open = async |capsule: Capsule, (name, begin): (String, Begin), last: Option<LogRecord>| {
+            let after = begin.cursor(last.map(|record| record.cursor));
             let request = WorkloadLogsRequest { after, ..self.request(&name) };
             let answer = capsule.workloads().logs(request).await;
-            Ok(named::workload(&capsule, &name, answer).await?.into_inner())
+            let answer = named::workload(&capsule, &name, answer).await?;
+            begin.note(answer.metadata());
+            Ok(answer.into_inner())
         };
-        follow(session, work, String::clone, Lost::when(self.follow), open, |out, prefix, record| {
-            show(out, prefix, &record, timestamps);
-        })
+        follow(
+            session,
+            work,
+            |(name, _)| name.clone(),
+            Lost::when(self.follow),
+            open,
+            |out, prefix, record| {
+                show(out, prefix, &record, timestamps);
+            },
+        )
         .await
     }
 
