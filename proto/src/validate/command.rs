@@ -9,6 +9,10 @@ use crate::v1;
 /// less its final NUL.
 const MAX_ARGUMENT: usize = 131_071;
 
+/// Most bytes of command, arguments and environment together, each with its NUL and a pointer to
+/// it: a quarter of the usual stack of 8 MiB (execve(2)).
+const MAX_TOGETHER: usize = 2 << 20;
+
 /// Longest image reference.
 const MAX_IMAGE: usize = 512;
 
@@ -68,6 +72,19 @@ pub(super) fn check_env(report: &mut Report, env: &[v1::EnvVar]) {
             report.add(format!("name and value are too long together; Linux takes {MAX_ARGUMENT} bytes"));
         }
     });
+}
+
+/// Whether Linux starts a process with all of it; the image may add some.
+pub(super) fn check_together(report: &mut Report, command: &[String], args: &[String], env: &[v1::EnvVar]) {
+    let words = command.iter().chain(args).map(String::len);
+    let variables = env.iter().map(|variable| variable.name.len() + 1 + variable.value.len());
+    let bytes: usize = words.chain(variables).map(|length| length + 1 + size_of::<u64>()).sum();
+    if bytes > MAX_TOGETHER {
+        report.add(format!(
+            "command, args and env are {bytes} bytes together, and Linux starts no process with more than \
+             {MAX_TOGETHER}; put large values in a volume"
+        ));
+    }
 }
 
 pub(super) fn check_working_dir(report: &mut Report, directory: &str) {

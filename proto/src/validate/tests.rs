@@ -80,6 +80,9 @@ fn commands_and_environments_are_what_a_process_can_be_given() {
     let variable = |name: &str| v1::EnvVar { name: name.into(), value: "v".into() };
     refused(&container(|c| c.env = vec![variable("A"), variable("A")]), "container.env[1].name", "set twice");
     refused(&container(|c| c.env = vec![variable("A=B")]), "container.env[0].name", "'='");
+    let many = |count: usize| (0..count).map(|i| variable(&format!("A{i}"))).collect::<Vec<_>>();
+    accepted(&container(|c| c.env = many(100_000)));
+    refused(&container(|c| c.env = many(200_000)), "container", "2097152");
     refused(&container(|c| c.working_dir = "srv".into()), "container.workingDir", "absolute");
     for user in ["root", "1000", "1000:1000", "www-data:www-data"] {
         accepted(&container(|c| c.user = user.into()));

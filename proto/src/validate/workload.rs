@@ -76,6 +76,7 @@ fn check_common(report: &mut Report, spec: &Common) {
     command::check_command(report, spec.command);
     command::check_arguments(report, "args", spec.args);
     command::check_env(report, spec.env);
+    command::check_together(report, spec.command, spec.args, spec.env);
     report.at("workingDir", |report| command::check_working_dir(report, spec.working_dir));
     report.at("user", |report| command::check_user(report, spec.user));
     report.check_enum::<v1::NetworkMode>("networkMode", spec.network_mode);

@@ -1,5 +1,7 @@
 //! What runs: arguments, environment, credentials.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use serde_json::{Value, json};
 
 use super::caps::CapabilitySet;
@@ -83,10 +85,15 @@ fn environment(setup: &Setup) -> Vec<String> {
 /// Later ones replace earlier ones of the same name in place.
 fn set_all(environment: &mut Vec<String>, variables: impl IntoIterator<Item = String>) {
     let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    let mut places: HashMap<String, usize> =
+        environment.iter().enumerate().map(|(at, known)| (name(known), at)).collect();
     for variable in variables {
-        match environment.iter_mut().find(|known| name(known) == name(&variable)) {
-            Some(known) => *known = variable,
-            None => environment.push(variable),
+        match places.entry(name(&variable)) {
+            Entry::Occupied(at) => environment[*at.get()] = variable,
+            Entry::Vacant(new) => {
+                new.insert(environment.len());
+                environment.push(variable);
+            }
         }
     }
 }
