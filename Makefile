@@ -5,6 +5,8 @@ CARGO ?= cargo
 # PROFILE=dev builds faster and runs slower.
 PROFILE ?= release
 BIN := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# Either profile's program knows the fleet, whichever started it.
+BUILT = $(firstword $(wildcard $(BIN)/testbed target/release/testbed target/debug/testbed))
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 
 .PHONY: help setup build up down env check fmt lint deny test fuzz bench docs clean-fleet
@@ -20,10 +22,10 @@ up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, s
 	@$(BIN)/testbed up --substrate netns --nodes $(NODES)
 
 down: ## stop that fleet and remove every trace of it
-	@if [ -x $(BIN)/testbed ]; then $(BIN)/testbed down; else echo "nothing was built, so nothing is up"; fi
+	@if [ -n "$(BUILT)" ]; then $(BUILT) down; else echo "nothing was built, so nothing is up"; fi
 
 env: ## settings for a shell that operates it: eval "$(make -s env)"
-	@$(BIN)/testbed env
+	@$(or $(BUILT),$(BIN)/testbed) env
 
 check: setup fmt lint deny ## formatting, lints, licences
 

@@ -6,12 +6,12 @@ use std::{
 };
 
 use capsule_proto::{KeyId, token::METADATA_KEY, v1::Role};
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{BoxFuture, ready};
 use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Identity, Peer, Refusal, roles, token};
+use super::{Identity, Peer, Refusal, roles, standing::Standing, token};
 
 /// Who calls; a request extension of every call but `Adopt`.
 #[derive(Clone, Debug)]
@@ -47,19 +47,22 @@ impl Identity {
         Ok(Caller { key_id: key.key_id.clone(), role: key.role, name: key.name.clone() })
     }
 
-    /// Puts the caller into the request, or makes the answer that refuses it.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+    /// Puts the caller into the request, or makes the answer that refuses it. What it gives watches
+    /// over a call that may go on for long.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Standing>, Status> {
         let method = request.uri().path();
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Err(Status::internal("the connection is not known; this is a fault of the agent"));
         };
         if method == roles::ADOPT {
-            return Ok(());
+            return Ok(None);
         }
+        // Before the check, so that no change between the two goes unseen.
+        let standing = peer.public_key().and_then(|key| Standing::new(self, *key, method));
         match self.authenticate(method, request.headers(), peer) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                Ok(())
+                Ok(standing)
             }
             Err(refusal) => Err(self.refuse(refusal, method, peer.address())),
         }
@@ -94,10 +97,12 @@ pub struct AuthService<S> {
 impl<S> Service<Request<Body>> for AuthService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -105,8 +110,9 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.identity.admit(&mut request) {
-            Ok(()) => Either::Right(self.inner.call(request)),
-            Err(status) => Either::Left(ready(Ok(status.into_http()))),
+            Ok(Some(standing)) => Box::pin(standing.guard(self.inner.call(request))),
+            Ok(None) => Box::pin(self.inner.call(request)),
+            Err(status) => Box::pin(ready(Ok(status.into_http()))),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use capsule_proto::{KeyId, timestamp, v1};
 use jsonwebtoken::DecodingKey;
+use tokio::sync::watch;
 
 use super::table;
 use crate::{
@@ -76,11 +77,17 @@ pub(super) struct Keys {
     by_public_key: RwLock<HashMap<PublicKey, Arc<Enrolled>>>,
     /// So that of two reloads the later one also ends later.
     reloading: tokio::sync::Mutex<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Keys {
     pub(super) async fn load(store: Store) -> Result<Self, StoreError> {
-        let keys = Self { store, by_public_key: RwLock::default(), reloading: tokio::sync::Mutex::default() };
+        let keys = Self {
+            store,
+            by_public_key: RwLock::default(),
+            reloading: tokio::sync::Mutex::default(),
+            changed: watch::Sender::default(),
+        };
         keys.reload().await?;
         Ok(keys)
     }
@@ -100,7 +107,13 @@ impl Keys {
         let rows = self.store.read(table::all).await?;
         let loaded = rows.into_iter().map(|row| (row.public_key, Arc::new(enrolled(&row)))).collect();
         *self.by_public_key.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.changed.send_replace(());
         Ok(())
+    }
+
+    /// Tells of every change from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Writes when keys were last used, where they were: not with each call, but now and then.

@@ -19,6 +19,7 @@ mod refusals;
 mod replay;
 pub mod roles;
 mod rpc;
+mod standing;
 mod strangers;
 mod table;
 mod tls;

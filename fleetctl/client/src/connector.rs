@@ -2,12 +2,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use capsule_proto::Fingerprint;
+use capsule_proto::{Fingerprint, v1::WhoAmIRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{crypto::CryptoProvider, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{Address, CallError, Capsule, KeyError, OperatorKey, Target, tls};
 
@@ -22,6 +25,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Connector {
     key: OperatorKey,
+    next: Option<OperatorKey>,
     provider: Arc<CryptoProvider>,
     timeout: Duration,
 }
@@ -30,7 +34,14 @@ impl Connector {
     /// With the default time-out.
     pub fn new(key: OperatorKey) -> Result<Self, KeyError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Ok(Self { key, provider, timeout: CONNECT_TIMEOUT })
+        Ok(Self { key, next: None, provider, timeout: CONNECT_TIMEOUT })
+    }
+
+    /// The same with the next key of a rotation that is not finished: capsules that took it refuse
+    /// the present one.
+    pub fn with_next(mut self, next: Option<OperatorKey>) -> Self {
+        self.next = next;
+        self
     }
 
     /// The same with another time-out for TCP and TLS together.
@@ -44,8 +55,20 @@ impl Connector {
         &self.key
     }
 
-    /// Connects; no call is made yet. A connection that breaks is made anew by the next call.
+    /// Connects. No call is made yet, except to find the key where there are two. A connection that
+    /// breaks is made anew by the next call.
     pub async fn connect(&self, target: &Target) -> Result<Capsule, CallError> {
+        let capsule = self.connect_present(target).await?;
+        let Some(next) = &self.next else { return Ok(capsule) };
+        match capsule.identity().who_am_i(WhoAmIRequest {}).await {
+            Err(status) if status.code() == Code::Unauthenticated => {
+                Self { key: next.clone(), ..self.clone() }.connect_present(target).await
+            }
+            _ => Ok(capsule),
+        }
+    }
+
+    async fn connect_present(&self, target: &Target) -> Result<Capsule, CallError> {
         let channel = self.channel(&target.address, Some(target.fingerprint)).await?;
         Ok(Capsule::new(target.clone(), channel, self.key.clone()))
     }

@@ -53,8 +53,9 @@ impl Fleet {
         self.home.key()
     }
 
-    /// What connects with the operator's key.
+    /// What connects with the operator's key, and while that is being rotated, with the next one to
+    /// the capsules that took it.
     pub fn connector(&self) -> Result<Connector, KeyError> {
-        Connector::new(self.key()?)
+        Ok(Connector::new(self.key()?)?.with_next(self.home.next_key()?))
     }
 }

@@ -41,11 +41,20 @@ pub struct Apply {
     dry_run: bool,
     /// Delete workloads with these labels that are not among the manifests, and wait until they are
     /// gone; never volumes
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = some_labels)]
     prune: Option<Selector>,
     /// With --prune: ask for the deletions and go, instead of waiting until they are done
     #[arg(long, requires = "prune", conflicts_with_all = ["wait", "dry_run"])]
     no_wait: bool,
+}
+
+/// A selector of nothing in particular would mean every workload there is.
+fn some_labels(text: &str) -> Result<Selector, String> {
+    let selector: Selector = text.parse().map_err(|error| format!("{error}"))?;
+    if selector.is_empty() {
+        return Err("it names no label; write KEY=VALUE, such as app=site".into());
+    }
+    Ok(selector)
 }
 
 /// What `apply` did to a capsule, and what of it is not yet as it is to be.

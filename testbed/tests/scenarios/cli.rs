@@ -116,6 +116,7 @@ async fn what_cannot_be_meant_exits_with_2_and_says_what_could() -> Result<()> {
         (&["logs", "web", "-o", "name"], "use -o json"),
         (&["exec", "-o", "json", "web", "--", "true"], "leave it out"),
         (&["context", "label", "kitchen", "zone=a,b"], "no comma"),
+        (&["apply", "-f", "-", "--prune", ""], "it names no label"),
         (&["apply", "-f", "-"], "standard input holds no manifest"),
     ] {
         let said = operator.run(words).await?.expect_code(2)?.stderr;

@@ -232,7 +232,7 @@ async fn reasons_until(
 async fn every_change_of_a_workload_is_an_event_as_it_happens() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
-    let mut follower = fleet.operator().command(&["-c", "a", "events", "-f", "-n", "0"])?;
+    let mut follower = fleet.operator().command(&["-c", "a", "events", "-f"])?;
     let mut follower = follower.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(follower.stdout.take().context("no stdout")?);
     // Every step waits for what the one before it told: nothing is missed, nothing is early.

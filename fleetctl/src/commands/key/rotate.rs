@@ -50,8 +50,8 @@ impl Rotate {
                 .note(&format!("your key is now {}; the old one is kept as key.pem.old", next.key_id()));
         } else {
             session.out.note(
-                "your key stays as it is until every capsule took the new one, and capsules that did refuse the \
-                 old: run it again when the others can be reached, or leave them out with --except",
+                "both keys are used, each where it is known, until every capsule took the new one: run it again when \
+                 the others can be reached, or leave them out with --except",
             );
         }
         Ok(exit)

@@ -1,7 +1,10 @@
 //! A command on one capsule: this process stands in for it, with its streams, signals, window and
 //! exit code.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use anyhow::Result;
 use capsule_client::{Capsule, Target};
@@ -22,6 +25,8 @@ use crate::{
     terminal::{self, RawMode},
 };
 
+/// For a capsule to start the command that a signal is meant for.
+const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 /// Input that may be on its way; past that this side stops to read.
 const BACKLOG: usize = 16;
 
@@ -34,7 +39,7 @@ pub(super) async fn run(session: &Session, target: &Target, mut start: ExecStart
         start.env.extend(terminal_kind(&start));
     }
     let capsule = session.connector()?.connect(target).await.map_err(Failure::from)?;
-    Ok(converse(&session.out, &capsule, start).await?)
+    Ok(converse(session, &capsule, start).await?)
 }
 
 /// The remote side draws for this terminal, unless the operator says otherwise.
@@ -44,21 +49,49 @@ fn terminal_kind(start: &ExecStart) -> Option<capsule_proto::v1::EnvVar> {
     (!is_set).then(|| capsule_proto::v1::EnvVar { name: "TERM".into(), value })
 }
 
-async fn converse(out: &Out, capsule: &Capsule, start: ExecStart) -> Result<Exit, Failure> {
+async fn converse(session: &Session, capsule: &Capsule, start: ExecStart) -> Result<Exit, Failure> {
     let local = |error: io::Error| Failure::local(format!("this side of the terminal failed: {error}"));
     let (tty, stdin, name) = (start.tty, start.stdin, start.name.clone());
     // From here on: a signal that comes before the command runs is passed on to it, too.
-    let signals = Signals::new().map_err(local)?;
+    let mut signals = Signals::new().map_err(local)?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
     send(&sender, Input::Start(start)).await;
-    let answer = capsule.workloads().exec(ReceiverStream::new(receiver)).await;
+    let mut workloads = capsule.workloads();
+    let answer = tokio::select! {
+        answer = workloads.exec(ReceiverStream::new(receiver)) => answer,
+        number = unstarted(&mut signals, &sender) => return Ok(Exit(128 + number as u8)),
+        () = overdue(session.asked_timeout()) => {
+            return Err(Failure::local(format!(
+                "{} did not start the command in {name} within --timeout", capsule.target().name
+            )));
+        }
+    };
     let output = named::workload(capsule, &name, answer).await?.into_inner();
     let _raw = if tty { Some(RawMode::enter().map_err(local)?) } else { None };
     if stdin {
         tokio::spawn(pump_stdin(sender.clone()));
     }
-    let ended = relay(out, output, &sender, signals, tty).await;
+    let ended = relay(&session.out, output, &sender, signals, tty).await;
     named::workload(capsule, &name, ended).await
+}
+
+/// Passes on what arrives before the command runs. Where it does not come to run, one signal ends
+/// the call nevertheless: resolves with its number.
+async fn unstarted(signals: &mut Signals, sender: &mpsc::Sender<ExecInput>) -> u32 {
+    loop {
+        if let Event::Signalled(number) = signals.next().await {
+            send_beside(sender, Input::Signal(number));
+            tokio::time::sleep(SIGNAL_GRACE).await;
+            return number;
+        }
+    }
+}
+
+async fn overdue(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn relay(
