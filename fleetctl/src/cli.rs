@@ -14,8 +14,8 @@ Targets: -c, --group, -l and --all say which capsules are meant; without them th
 FLEETCTL_CAPSULE, else the current context. HOST:PORT of an adopted capsule works wherever a
 context's name does.
 
-Exit codes: 0 all capsules did it, 1 none, 3 some, 2 wrong usage; `exec` on one capsule passes
-the command's own code.
+Exit codes: 0 all capsules did it, 1 none, 3 some, 2 wrong usage, 4 something would change
+(diff --exit-code); `exec` on one capsule passes the command's own code.
 
 Examples:
   fleetctl adopt 192.168.1.20 --name nuc-1

@@ -19,7 +19,7 @@ pub enum ImageError {
         reason: String,
     },
     /// No such image on this capsule.
-    #[error("this capsule has no image {0}; `image list` shows what it has")]
+    #[error("this capsule has no image {0}; `fleetctl image list` shows what it has")]
     NotFound(String),
     /// The registry answers that it has no such tag or digest.
     #[error(
