@@ -221,8 +221,13 @@ async fn check(a: &Capsule<'_>, known: &BTreeMap<&str, Possible>) -> Result<()> 
     let inits: BTreeSet<u64> = found.values().filter_map(|(_, w)| w["status"]["pid"].as_u64()).collect();
     ensure!(inits.len() == running.len(), "{inits:?} of {running:?}");
     // One program runs in each of them, and nowhere else: a doubled one would be one more.
-    let echoes = a.processes().iter().filter(|process| command_of(process.pid).contains("/echo")).count();
-    ensure!(echoes == running.len(), "{echoes} processes of {} workloads", running.len());
+    let echoes: Vec<String> = a
+        .processes()
+        .iter()
+        .filter(|process| command_of(process.pid).contains("/echo"))
+        .map(|process| format!("{} {} {}", process.pid, command_of(process.pid), cgroup_of(process.pid)))
+        .collect();
+    ensure!(echoes.len() == running.len(), "{echoes:#?} of {running:?} with {inits:?}");
     let addresses: BTreeSet<&str> =
         found.values().filter_map(|(_, w)| w["status"]["ipv4"].as_str()).collect();
     ensure!(addresses.len() == found.len(), "{} addresses of {} workloads", addresses.len(), found.len());
@@ -234,6 +239,11 @@ fn command_of(pid: u32) -> String {
     fs::read(format!("/proc/{pid}/cmdline"))
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
+}
+
+fn cgroup_of(pid: u32) -> String {
+    let all = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    all.lines().find(|line| line.contains("pids")).unwrap_or("in no cgroup of ours").to_owned()
 }
 
 fn veths(a: &Capsule<'_>) -> Result<Vec<String>> {

@@ -1,8 +1,10 @@
 //! What containerd leaves of a task whose making was cut short.
 //!
-//! An agent that is killed takes its calls with it. containerd 1.6 then gives up half-way and may
-//! forget a shim that it has just started, a bundle that was still in use, or a container of runc's.
-//! The next task of that name would be refused, and without one they would stay for good.
+//! An agent that is killed takes its calls with it. containerd 1.6 then gives up half-way, mostly
+//! cleans up behind itself, and sometimes forgets a shim that it has just started, a bundle that was
+//! still in use, or a container of runc's. The next task of that name would be refused, and without
+//! one they would stay for good. So an agent that starts lets containerd come to rest first, and then
+//! removes what is left.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +12,7 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use capsule_proto::Name;
@@ -32,43 +34,76 @@ use crate::{runtime::RuntimeError, sys::run};
 const SHIM: &str = "containerd-shim";
 /// For runc to kill and remove one container.
 const RUNC_DEADLINE: Duration = Duration::from_secs(20);
+/// containerd has done by then what it does after a call that was cut off; its own limit is 5 s.
+const SETTLED: Duration = Duration::from_secs(6);
+/// Between looks at what is left.
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 impl Containerd {
-    /// Clears all names that have leftovers and no task.
+    /// Waits until containerd has cleaned up after an agent that was killed, and then removes what
+    /// there still is without a task.
     pub(super) async fn clear_leftovers(&self) -> Result<(), RuntimeError> {
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let left = self.leftovers().await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                for name in left {
+                    self.clear(&name).await?;
+                }
+                return Ok(());
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    /// Names of which there is something, but no task.
+    async fn leftovers(&self) -> Result<Vec<Name>, RuntimeError> {
         let mut names: BTreeSet<String> = children(&self.layout.bundles());
         names.extend(children(&self.layout.runc_containers()));
         names.extend(shims(&self.layout.socket()).into_iter().map(|shim| shim.name));
+        let mut left = Vec::new();
         for name in names.iter().filter_map(|name| name.parse().ok()) {
             if self.process(&name).await?.is_none() {
-                self.clear(&name).await?;
+                left.push(name);
             }
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// Removes what there is of a task that containerd does not know.
-    pub(super) async fn clear(&self, name: &Name) -> Result<(), RuntimeError> {
-        // A containerd that was killed while it made a task knows the shim and no task; deleting
-        // that task ends the shim.
+    /// The same for a name that is in the way of another task, once it has been for long.
+    pub(super) async fn clear_settled(&self, name: &Name) -> Result<(), RuntimeError> {
+        if is_young(&self.layout.bundles().join(name.as_str())) {
+            return self.discard_shim(name).await;
+        }
+        self.clear(name).await
+    }
+
+    /// A containerd that is killed while it makes a task leaves a shim without one: its successor
+    /// finds no task, and yet refuses another. Deleting the task ends the shim.
+    pub(super) async fn discard_shim(&self, name: &Name) -> Result<(), RuntimeError> {
         let answer = self.tasks().delete(request(DeleteTaskRequest { container_id: name.to_string() })).await;
-        found(answer, format!("remove the rest of a task of workload {name}"))?;
+        found(answer, format!("remove the rest of a task of workload {name}")).map(drop)
+    }
+
+    async fn clear(&self, name: &Name) -> Result<(), RuntimeError> {
+        self.discard_shim(name).await?;
         for shim in shims(&self.layout.socket()).iter().filter(|shim| shim.name == name.as_str()) {
             tracing::info!(subject = name.as_str(), pid = shim.pid, "a shim without a task is ended");
             // Gone between the two: what was wanted is so.
             let _ = kill(Pid::from_raw(shim.pid), Signal::SIGKILL);
         }
-        self.delete_from_runc(name).await?;
+        if self.layout.runc_containers().join(name.as_str()).exists() {
+            self.delete_from_runc(name).await?;
+        }
         let bundle = self.layout.bundles().join(name.as_str());
         remove_bundle(&bundle).map_err(|error| io_error("remove", &bundle, &error))
     }
 
     async fn delete_from_runc(&self, name: &Name) -> Result<(), RuntimeError> {
-        let root = self.layout.runc_containers();
-        if !root.join(name.as_str()).exists() {
-            return Ok(());
-        }
-        let root = root.display().to_string();
+        let root = self.layout.runc_containers().display().to_string();
         let arguments = ["--root", &root, "delete", "--force", name.as_str()];
         let answer = run::run("runc", &arguments, b"", RUNC_DEADLINE).await;
         answer.map(drop).map_err(|error| RuntimeError::Engine {
@@ -76,6 +111,11 @@ impl Containerd {
             message: error.to_string(),
         })
     }
+}
+
+fn is_young(path: &Path) -> bool {
+    let age = |made| SystemTime::now().duration_since(made).unwrap_or_default();
+    fs::metadata(path).and_then(|found| found.modified()).is_ok_and(|made| age(made) < SETTLED)
 }
 
 fn children(dir: &Path) -> BTreeSet<String> {

@@ -203,7 +203,7 @@ impl Containerd {
                 message: "its task must be deleted first".to_owned(),
             });
         }
-        self.clear(name).await?;
+        self.discard_shim(name).await?;
         let answer = self.containers().delete(request(DeleteContainerRequest { id: name.to_string() })).await;
         found(answer, format!("remove the container of workload {name}"))?;
         let filter = format!("labels.\"{LABEL_WORKLOAD}\"==\"{name}\"");

@@ -64,8 +64,8 @@ impl Containerd {
             Some(process) if process.status() != ProcessStatus::Stopped => return Ok(process.pid),
             Some(_) => "an earlier task has ended and must be deleted first",
             None => {
-                self.clear(name).await?;
-                "an earlier try was cut short, and its rest is removed now"
+                self.clear_settled(name).await?;
+                "an earlier try was cut short; its rest is removed once containerd is done with it"
             }
         };
         let attempt = format!("make the task of workload {name}");
