@@ -39,8 +39,8 @@ impl Identity {
         self.0.replay().take(checked.jti, checked.lifetime, Instant::now())?;
         peer.acknowledge();
         key.mark_used();
-        let needs = roles::least_role(method);
-        if (key.role as i32) < (needs as i32) {
+        if !roles::may(key.role, method) {
+            let needs = roles::least_role(method);
             let (method, key_name) = (method.to_owned(), key.name.clone());
             return Err(Refusal::Role { key: key_name, has: key.role, needs, method });
         }

@@ -56,6 +56,11 @@ fn find(method: &str) -> Option<&'static (&'static str, Role, &'static str)> {
     LEAST_ROLES.iter().find(|(name, ..)| *name == method)
 }
 
+/// Whether a key of this role may call the method.
+pub fn may(role: Role, method: &str) -> bool {
+    role as i32 >= least_role(method) as i32
+}
+
 /// `viewer`, `operator`, `admin`.
 pub fn role_name(role: Role) -> &'static str {
     match role {

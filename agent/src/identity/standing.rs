@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use http::Response;
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 
 use super::{Identity, keys::PublicKey, roles};
 
@@ -50,9 +50,7 @@ impl Standing {
         while self.changes.changed().await.is_ok() {
             let key = self.identity.0.keys.find(&self.public_key);
             if key.is_none_or(|key| (key.role as i32) < (roles::least_role(&self.method) as i32)) {
-                let code = Code::Unauthenticated;
-                return Status::new(
-                    code,
+                return Status::unauthenticated(
                     "the key of this call was removed from the capsule, or has a lesser role now",
                 );
             }
@@ -65,13 +63,13 @@ impl Standing {
 type Lost = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 /// The body of an answer, up to the moment when its caller may have it no longer.
-struct Guarded<L = Lost> {
+struct Guarded {
     body: Body,
     /// `None` once the body has ended.
-    lost: Option<L>,
+    lost: Option<Lost>,
 }
 
-impl<L: Future<Output = Status> + Unpin> http_body::Body for Guarded<L> {
+impl http_body::Body for Guarded {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 
@@ -80,7 +78,7 @@ impl<L: Future<Output = Status> + Unpin> http_body::Body for Guarded<L> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let Some(lost) = &mut self.lost else { return Poll::Ready(None) };
-        if let Poll::Ready(status) = Pin::new(lost).poll(context) {
+        if let Poll::Ready(status) = lost.as_mut().poll(context) {
             self.lost = None;
             let mut trailers = http::HeaderMap::new();
             return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));

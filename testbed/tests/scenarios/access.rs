@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use capsule_proto::token::Claims;
 use testbed::{
     fixtures,
-    scenario::{FOREVER, Fleet, eventually, shell},
+    scenario::{Capsule, FOREVER, Fleet, Operator, eventually, shell},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -71,15 +71,20 @@ async fn clocks_may_differ_by_half_a_minute_and_the_refusal_says_by_how_much() -
     Ok(())
 }
 
+/// Another operator whose key the capsule knows with this role, with the contexts of the first.
+async fn enrolled(fleet: &Fleet, capsule: &Capsule<'_>, role: &str) -> Result<Operator> {
+    let other = fleet.other_operator(role);
+    let key = other.run(&["key", "show"]).await?.ok()?.stdout;
+    capsule.fleetctl(&["key", "add", key.trim(), "--role", role]).await?.ok()?;
+    std::fs::copy(fleet.operator().config().join("contexts.toml"), other.config().join("contexts.toml"))?;
+    Ok(other)
+}
+
 #[tokio::test]
 async fn a_viewer_may_look_but_not_touch() -> Result<()> {
     let fleet = Fleet::builder(1).start().await?;
     let a = fleet.capsule("a");
-    let viewer = fleet.other_operator("viewer");
-    capsule_client::Home::at(viewer.config()).ensure_key()?;
-    let key = viewer.run(&["key", "show"]).await?.ok()?.stdout;
-    a.fleetctl(&["key", "add", key.trim(), "--role", "viewer"]).await?.ok()?;
-    std::fs::copy(fleet.operator().config().join("contexts.toml"), viewer.config().join("contexts.toml"))?;
+    let viewer = enrolled(&fleet, &a, "viewer").await?;
     viewer.run(&["-c", "a", "capsule", "info"]).await?.ok()?;
     let manifest = format!("kind: Container\nname: w\ncontainer: {{ image: '{}' }}\n", fixtures::ECHO);
     let refused = viewer.run_with(&["-c", "a", "apply", "-f", "-"], manifest.as_bytes()).await?;
@@ -109,11 +114,7 @@ async fn a_key_that_is_removed_loses_what_it_has_open() -> Result<()> {
     let fleet = Fleet::netns(1).await?;
     let a = fleet.capsule("a");
     a.apply(&shell("w", FOREVER, "")).await?;
-    let second = fleet.other_operator("second");
-    capsule_client::Home::at(second.config()).ensure_key()?;
-    let key = second.run(&["key", "show"]).await?.ok()?.stdout;
-    a.fleetctl(&["key", "add", key.trim(), "--role", "operator"]).await?.ok()?;
-    std::fs::copy(fleet.operator().config().join("contexts.toml"), second.config().join("contexts.toml"))?;
+    let second = enrolled(&fleet, &a, "operator").await?;
     let whoami = second.run(&["-c", "a", "whoami", "-o", "json"]).await?.ok()?.json()?;
     let id = whoami["result"]["key"]["keyId"].as_str().unwrap_or_default();
 

@@ -37,7 +37,7 @@ const RUNC_DEADLINE: Duration = Duration::from_secs(20);
 /// containerd has done by then what it does after a call that was cut off; its own limit is 5 s.
 const SETTLED: Duration = Duration::from_secs(6);
 /// Between looks at what is left.
-const SETTLE_PAUSE: Duration = Duration::from_millis(20);
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Containerd {
     /// Waits until containerd has cleaned up after an agent that was killed, and then removes what
@@ -50,8 +50,11 @@ impl Containerd {
                 return Ok(());
             }
             if Instant::now() > deadline {
+                // One that stays is a trouble of its workload, whose next task will tell of it.
                 for name in left {
-                    self.clear(&name).await?;
+                    if let Err(error) = self.clear(&name).await {
+                        tracing::warn!(subject = name.as_str(), "{error}");
+                    }
                 }
                 return Ok(());
             }
@@ -88,6 +91,7 @@ impl Containerd {
         found(answer, format!("remove the rest of a task of workload {name}")).map(drop)
     }
 
+    /// Ends and removes whatever there is of it.
     async fn clear(&self, name: &Name) -> Result<(), RuntimeError> {
         self.discard_shim(name).await?;
         for shim in shims(&self.layout.socket()).iter().filter(|shim| shim.name == name.as_str()) {
@@ -113,6 +117,7 @@ impl Containerd {
     }
 }
 
+/// Whether it was made a short while ago, and containerd may still be at work on it.
 fn is_young(path: &Path) -> bool {
     let age = |made| SystemTime::now().duration_since(made).unwrap_or_default();
     fs::metadata(path).and_then(|found| found.modified()).is_ok_and(|made| age(made) < SETTLED)
