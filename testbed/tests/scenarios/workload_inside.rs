@@ -61,42 +61,66 @@ async fn every_field_of_a_manifest_is_so_inside_the_container() -> Result<()> {
     ];
     a.apply(&manifests.join("---\n")).await?;
 
-    ensure!(capabilities(&a, "plain", "CapEff").await? == USUAL);
-    is(&a, "plain", "awk '/^(NoNewPrivs|Seccomp):/ {print $2}' /proc/1/status", "1\n2").await?;
+    closed_by_default(&a).await?;
+    process(&a).await?;
+    privileges(&a).await?;
+    limits(&a).await?;
+    host_modes(&a).await?;
+    let binds =
+        "cat /ro/from-host; echo; touch /ro/x 2>/dev/null || echo refused; echo back > /rw/from-inside";
+    is(&a, "binds", binds, "hello\nrefused").await?;
+    ensure!(std::fs::read_to_string(shared.join("from-inside"))? == "back\n");
+    fleet.passed();
+    Ok(())
+}
+
+/// What a workload may that asks for nothing.
+async fn closed_by_default(a: &Capsule<'_>) -> Result<()> {
+    ensure!(capabilities(a, "plain", "CapEff").await? == USUAL);
+    is(a, "plain", "awk '/^(NoNewPrivs|Seccomp):/ {print $2}' /proc/1/status", "1\n2").await?;
     let masked = "for f in kcore keys timer_list; do test ! -e /proc/$f -o -c /proc/$f || echo $f; done";
-    is(&a, "plain", masked, "").await?;
-    is(&a, "plain", "echo 1 2>/dev/null > /proc/sysrq-trigger || echo refused", "refused").await?;
-    is(&a, "plain", "mount -t tmpfs x /tmp 2>/dev/null || echo refused", "refused").await?;
-    is(&a, "plain", "hostname; id -u; pwd; touch /x && echo written", "plain\n0\n/\nwritten").await?;
-    is(&a, "plain", "ps | grep -c '[c]apsuled'", "0").await?;
+    is(a, "plain", masked, "").await?;
+    is(a, "plain", "echo 1 2>/dev/null > /proc/sysrq-trigger || echo refused", "refused").await?;
+    is(a, "plain", "mount -t tmpfs x /tmp 2>/dev/null || echo refused", "refused").await?;
+    is(a, "plain", "hostname; id -u; pwd; touch /x && echo written", "plain\n0\n/\nwritten").await?;
+    is(a, "plain", "ps | grep -c '[c]apsuled'", "0").await
+}
 
+/// Environment, directory and user.
+async fn process(a: &Capsule<'_>) -> Result<()> {
     let dressed = "echo $WHO-$EMPTY-; pwd; id -un; touch /tmp/x 2>/dev/null || echo refused";
-    is(&a, "dressed", dressed, "somebody--\n/tmp\napp\nrefused").await?;
-    is(&a, "dressed", "stat -c %u:%g /proc/1", "1000:1000").await?;
-    is(&a, "dressed", "readlink /proc/self/cwd", "/tmp").await?;
-    ensure!(capabilities(&a, "dressed", "CapEff").await? == 0, "not root, and yet capable");
-    is(&a, "numbers", "echo \"$A\"; id -u; id -g", "b c\n1234\n5678").await?;
+    is(a, "dressed", dressed, "somebody--\n/tmp\napp\nrefused").await?;
+    is(a, "dressed", "stat -c %u:%g /proc/1", "1000:1000").await?;
+    is(a, "dressed", "readlink /proc/self/cwd", "/tmp").await?;
+    ensure!(capabilities(a, "dressed", "CapEff").await? == 0, "not root, and yet capable");
+    is(a, "numbers", "echo \"$A\"; id -u; id -g", "b c\n1234\n5678").await?;
+    Ok(())
+}
 
-    let capable = capabilities(&a, "capable", "CapEff").await?;
+/// Capabilities that were added and dropped, and all of them.
+async fn privileges(a: &Capsule<'_>) -> Result<()> {
+    let capable = capabilities(a, "capable", "CapEff").await?;
     ensure!(capable == (USUAL | SYS_TIME) & !(CHOWN | NET_RAW), "{capable:x}");
-    ensure!(capabilities(&a, "bare", "CapBnd").await? == 0);
-    let privileged = capabilities(&a, "privileged", "CapEff").await?;
+    ensure!(capabilities(a, "bare", "CapBnd").await? == 0);
+    let privileged = capabilities(a, "privileged", "CapEff").await?;
     ensure!(privileged & SYS_ADMIN != 0 && privileged.count_ones() > 30, "{privileged:x}");
     ensure!(
         sees(
-            &a,
+            a,
             "privileged",
             "awk '/^Seccomp:/ {print $2}' /proc/1/status; ls /dev | grep -c '^loop-control$'"
         )
         .await?
             == "0\n1"
     );
-    is(&a, "privileged", "mount -t tmpfs x /tmp && echo mounted", "mounted").await?;
+    is(a, "privileged", "mount -t tmpfs x /tmp && echo mounted", "mounted").await?;
+    Ok(())
+}
 
-    limits(&a).await?;
-    let namespaces = |name: &'static str, kind: &'static str| {
-        let a = a.clone();
-        async move { sees(&a, name, &format!("readlink /proc/self/ns/{kind}")).await }
+/// Namespaces of the host, for who asks for them alone.
+async fn host_modes(a: &Capsule<'_>) -> Result<()> {
+    let namespaces = |name: &'static str, kind: &'static str| async move {
+        sees(a, name, &format!("readlink /proc/self/ns/{kind}")).await
     };
     let host =
         |kind: &str| anyhow::Ok(std::fs::read_link(format!("/proc/self/ns/{kind}"))?.display().to_string());
@@ -104,15 +128,10 @@ async fn every_field_of_a_manifest_is_so_inside_the_container() -> Result<()> {
         ensure!(namespaces("host", kind).await? == host(kind)?, "host{kind} is not the host's");
         ensure!(namespaces("plain", kind).await? != host(kind)?, "the host's {kind} without asking");
     }
-    ensure!(sees(&a, "host", "ps | grep -c '[c]apsuled'").await? != "0", "hostPid does not show the agent");
-    is(&a, "host", "test -d /host/proc && touch /host/x 2>/dev/null || echo refused", "refused").await?;
-    is(&a, "host", "ip -o link | grep -c ': cap-[0-9a-f]*:'", "1").await?;
-    is(&a, "alone", "ip -o link | wc -l", "1").await?;
-    let binds =
-        "cat /ro/from-host; echo; touch /ro/x 2>/dev/null || echo refused; echo back > /rw/from-inside";
-    is(&a, "binds", binds, "hello\nrefused").await?;
-    ensure!(std::fs::read_to_string(shared.join("from-inside"))? == "back\n");
-    fleet.passed();
+    ensure!(sees(a, "host", "ps | grep -c '[c]apsuled'").await? != "0", "hostPid does not show the agent");
+    is(a, "host", "test -d /host/proc && touch /host/x 2>/dev/null || echo refused", "refused").await?;
+    is(a, "host", "ip -o link | grep -c ': cap-[0-9a-f]*:'", "1").await?;
+    is(a, "alone", "ip -o link | wc -l", "1").await?;
     Ok(())
 }
 
