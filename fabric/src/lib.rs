@@ -1,0 +1,9 @@
+//! Capsules as one private network: pure cores with thin kernel edges. Knows nothing of the agent.
+//!
+//! - `map/`: who the members are, as an operator signed it; which address is whose.
+//! - `policy/`: from references in manifests to what the packet filter holds.
+//! - `device/`: WireGuard in userspace, for kernels that have none.
+
+pub mod device;
+pub mod map;
+pub mod policy;

@@ -1,0 +1,1 @@
+//! The member map: one document, signed by an operator, that only moves forward.

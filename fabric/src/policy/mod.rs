@@ -1,0 +1,1 @@
+//! Who may talk to whom: default deny, and both ends must agree.
