@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use capsule_client::{Connector, OperatorKey, adopt};
 use tokio::net::TcpStream;
 
 use super::{Capsule, Operator, Relay, eventually, report};
@@ -220,8 +221,10 @@ pub async fn wait_agent(testbed: &Testbed, node: &str) -> Result<()> {
 }
 
 pub(super) async fn wait_agent_at(agent: Option<Process>, api: SocketAddr, console: &Path) -> Result<()> {
+    let (stranger, address) = (Connector::new(OperatorKey::generate()?)?, api.to_string().parse()?);
     let end = Instant::now() + START_LIMIT;
-    while let Err(error) = TcpStream::connect(api).await {
+    // An agent listens before it serves: what counts is that it shows its certificate.
+    while let Err(error) = adopt::probe(&stranger, &address).await {
         let ended = !agent.is_some_and(Process::is_alive);
         if ended || Instant::now() > end {
             let words = report::tail_of(console, LAST_WORDS);

@@ -138,7 +138,7 @@ impl Containerd {
     /// snapshots without a container, mounts.
     async fn remove_leftovers(&self) -> Result<(), RuntimeError> {
         rootfs::unmount_leftovers(&self.layout.tmp());
-        exec::remove_leftovers(self).await?;
+        exec::end_leftovers(self);
         self.clear_leftovers().await?;
         self.remove_stray_snapshots().await
     }

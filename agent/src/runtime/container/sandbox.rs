@@ -204,12 +204,13 @@ impl Containerd {
             });
         }
         self.discard_shim(name).await?;
-        let answer = self.containers().delete(request(DeleteContainerRequest { id: name.to_string() })).await;
-        found(answer, format!("remove the container of workload {name}"))?;
+        // The container goes last: while it is there, a removal that was cut short is seen and repeated.
         let filter = format!("labels.\"{LABEL_WORKLOAD}\"==\"{name}\"");
         for snapshot in self.list_snapshots(filter).await? {
             self.remove_snapshot(&snapshot.name).await?;
         }
+        let answer = self.containers().delete(request(DeleteContainerRequest { id: name.to_string() })).await;
+        found(answer, format!("remove the container of workload {name}"))?;
         Ok(())
     }
 

@@ -270,7 +270,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn remove(&mut self) -> Result<(), WorkloadError> {
+    pub(super) async fn remove(&mut self) -> Result<(), WorkloadError> {
         let handle = self.handle.clone();
         let _root = handle.root.lock().await;
         Ok(self.parts.runtime.remove(&handle.name).await?)

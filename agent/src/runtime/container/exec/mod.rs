@@ -257,15 +257,18 @@ impl Drop for Exec {
     }
 }
 
-/// Ends commands of an agent that was killed: nobody reads what they write.
-pub(super) async fn remove_leftovers(engine: &Containerd) -> Result<(), RuntimeError> {
+/// Ends commands of an agent that was killed: nobody reads what they write. One that takes its time
+/// holds up neither the others nor the agent.
+pub(super) fn end_leftovers(engine: &Containerd) {
     for entry in std::fs::read_dir(engine.layout.execs()).into_iter().flatten().flatten() {
         let dir = fifo::Dir::existing(entry.path());
         let text = entry.file_name().to_string_lossy().into_owned();
         let Some((name, id)) = text.split_once('_') else { continue };
         let Ok(name) = name.parse() else { continue };
-        Handle { tasks: engine.tasks(), name, id: id.to_owned() }.end().await;
-        drop(dir);
+        let handle = Handle { tasks: engine.tasks(), name, id: id.to_owned() };
+        tokio::spawn(async move {
+            handle.end().await;
+            drop(dir);
+        });
     }
-    Ok(())
 }
