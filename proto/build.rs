@@ -1,8 +1,7 @@
 //! Generates the API's types, their gRPC stubs and their proto3-JSON form from `proto/`.
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 8] =
-    ["manifest", "identity", "node", "event", "image", "volume", "workload", "fabric"];
+const FILES: [&str; 8] = ["manifest", "identity", "node", "event", "image", "volume", "workload", "fabric"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

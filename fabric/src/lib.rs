@@ -3,7 +3,11 @@
 //! - `map/`: who the members are, as an operator signed it; which address is whose.
 //! - `policy/`: from references in manifests to what the packet filter holds.
 //! - `device/`: WireGuard in userspace, for kernels that have none.
+//! - `paths/`: which way packets to a peer take.
+//! - `relay/`: forwards between members that cannot reach each other.
 
 pub mod device;
 pub mod map;
+pub mod paths;
 pub mod policy;
+pub mod relay;

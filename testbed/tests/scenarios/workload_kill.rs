@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use testbed::{
-    scenario::{Capsule, Fleet, echo, eventually},
+    scenario::{Capsule, Fleet, echo, eventually, wait_listens},
     sys::{netns, run},
 };
 
@@ -143,14 +143,13 @@ async fn operate(
     Ok((known, committed))
 }
 
-/// Kills and starts the agent; every fourth time before it answers.
+/// Kills and starts the agent; every fourth time before it listens, and often before it serves.
 async fn harm_agent(a: &Capsule<'_>, seed: u64) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     for at in 0..KILLS {
-        if at % 4 == 0 {
-            a.spawn_agent()?;
-        } else {
-            a.start_agent().await?;
+        a.spawn_agent()?;
+        if at % 4 != 0 {
+            wait_listens(a.api()?, SETTLE).await?;
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..600))).await;
         a.kill_agent()?;

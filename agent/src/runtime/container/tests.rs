@@ -422,7 +422,8 @@ async fn root_the_next_agent_takes_over_containerd_and_containers_and_ends_stray
     bed.containerd = testing::test_containerd(bed.dir.path()).await;
     assert_eq!(engine_pid(bed.dir.path()), engine);
     assert_eq!(bed.containerd.get(&name).await.unwrap().unwrap(), before);
-    assert_eq!(std::fs::read_dir(bed.dir.path().join("tmp/exec")).unwrap().count(), 0);
+    let execs = bed.dir.path().join("tmp/exec");
+    eventually("the stray exec is ended", || std::fs::read_dir(&execs).unwrap().count() == 0).await;
     let ps = bed.containerd.exec(&name, command(&["ps"])).await.unwrap();
     let (out, ..) = finish(ps).await;
     assert_eq!(out.matches("sleep 1000").count(), 1, "{out}");

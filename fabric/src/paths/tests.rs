@@ -1,0 +1,134 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(number: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, number], 51820))
+}
+
+fn direct(number: u8) -> Way<u8> {
+    Way::Direct(at(number))
+}
+
+fn relayed(number: u8) -> Way<u8> {
+    Way::Relayed(number, at(number))
+}
+
+/// A peer that answers only where `answers` says so, followed second by second.
+struct World {
+    path: Path<u8>,
+    now: Instant,
+    answers: fn(Way<u8>) -> bool,
+    taken: Vec<Way<u8>>,
+}
+
+impl World {
+    fn new(candidates: &[u8], relays: &[u8], answers: fn(Way<u8>) -> bool) -> Self {
+        let now = Instant::now();
+        let mut path = Path::new(now);
+        let relays = relays.iter().map(|number| (*number, at(*number))).collect();
+        path.set_candidates(candidates.iter().map(|number| at(*number)).collect(), relays, now);
+        Self { path, now, answers, taken: Vec::new() }
+    }
+
+    fn run(&mut self, seconds: u32) {
+        for _ in 0..seconds * 4 {
+            while let Step::Take(way) = self.path.next(self.now) {
+                self.taken.push(way);
+                self.hear();
+            }
+            self.now += SECOND / 4;
+            self.hear();
+        }
+    }
+
+    fn hear(&mut self) {
+        if self.path.way().is_some_and(self.answers) {
+            self.path.answered(self.now);
+        }
+    }
+}
+
+#[test]
+fn candidates_are_tried_in_order_and_the_first_that_answers_stays() {
+    let mut world = World::new(&[1, 2, 3], &[], |way| way == direct(2));
+    world.run(60);
+    assert_eq!(world.taken, [direct(1), direct(2)]);
+    assert!(world.path.works());
+}
+
+#[test]
+fn a_dead_candidate_is_left_within_ten_seconds() {
+    let mut world = World::new(&[1, 2], &[], |way| way == direct(1));
+    world.run(5);
+    world.answers = |way| way == direct(2);
+    world.run(10);
+    assert_eq!(world.path.way(), Some(direct(2)));
+    assert!(world.path.works());
+}
+
+#[test]
+fn a_relay_is_taken_when_nothing_direct_answers_and_left_within_thirty_seconds() {
+    let mut world = World::new(&[1, 2], &[9], |way| way == relayed(9));
+    world.run(10);
+    assert_eq!(world.path.way(), Some(relayed(9)));
+    world.run(60);
+    assert!(world.taken.iter().filter(|way| **way == direct(2)).count() >= 3, "{:?}", world.taken);
+    assert!(world.path.works(), "trying costs the relayed way nothing");
+    world.answers = |way| matches!(way, Way::Relayed(..)) || way == direct(2);
+    world.run(30);
+    assert_eq!(world.path.way(), Some(direct(2)));
+    let taken = world.taken.len();
+    world.run(60);
+    assert_eq!(world.taken.len(), taken, "a direct way that works is kept");
+}
+
+#[test]
+fn a_peer_that_moved_is_followed_and_a_new_candidate_ends_a_rest() {
+    let mut world = World::new(&[1], &[], |way| way == direct(7));
+    world.run(5);
+    assert!(!world.path.works());
+    world.path.moved(at(7));
+    world.hear();
+    assert!(world.path.works() && world.path.way() == Some(direct(7)));
+    world.answers = |way| way == direct(8);
+    world.run(120);
+    assert!(!world.path.works());
+    world.path.set_candidates(vec![at(1), at(8)], vec![], world.now);
+    world.run(4);
+    assert!(world.path.works() && world.path.way() == Some(direct(8)));
+}
+
+#[test]
+fn a_silent_peer_is_tried_seldom() {
+    let mut world = World::new(&[1], &[], |_| false);
+    world.run(60);
+    world.taken.clear();
+    world.run(300);
+    assert!((10..40).contains(&world.taken.len()), "{}", world.taken.len());
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_heard_the_next_step_is_given_and_steps_end(
+        heard in prop::collection::vec((0u8..4, 0u64..6000), 1..60),
+    ) {
+        let mut world = World::new(&[1, 2], &[9], |_| false);
+        for (what, millis) in heard {
+            world.now += Duration::from_millis(millis);
+            match what {
+                0 => world.path.answered(world.now),
+                1 => world.path.moved(at(5)),
+                2 => world.path.set_candidates(vec![at(1), at(3)], vec![], world.now),
+                _ => {}
+            }
+            let takes = std::iter::from_fn(|| match world.path.next(world.now) {
+                Step::Take(way) => Some(way),
+                Step::Wait(until) => { assert!(until > world.now); None }
+            });
+            prop_assert!(takes.take(10).count() <= 2);
+        }
+    }
+}
