@@ -130,6 +130,14 @@ pub fn init(ring: LogRing) {
     tracing_subscriber::registry().with(filter).with(to_stderr).with(to_ring).init();
 }
 
+/// Sends the log of a process beside the agent to stderr. Called once, by `main`.
+pub fn init_stderr(default_filter: &str) {
+    let filter = EnvFilter::try_from_env("CAPSULED_LOG").unwrap_or_else(|_| default_filter.into());
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let to_stderr = to_stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    tracing_subscriber::registry().with(filter).with(to_stderr).init();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

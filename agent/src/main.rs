@@ -13,6 +13,10 @@ use capsuled::{
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+mod wg;
+
+use wg::WgArgs;
+
 /// Threads that run the agent.
 const WORKERS: usize = 2;
 /// Threads that wait for files and the kernel, at most.
@@ -38,6 +42,9 @@ enum Command {
     Agent(Config),
     /// Stops the agent of a state directory and all it has started: workloads, containerd, network
     Down(Config),
+    /// Runs a WireGuard device in userspace until it is told to end; keys and peers come over its API
+    /// socket, /var/run/wireguard/NAME.sock
+    Wg(WgArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
     outcome(match (arguments.command, arguments.config) {
         (Some(Command::Agent(config)), _) | (None, Some(config)) => run(run_agent(config)),
         (Some(Command::Down(config)), _) => run(take_down(config)),
+        (Some(Command::Wg(wg)), _) => wg.run(),
         (None, None) => {
             eprintln!("capsuled: --state-dir is missing; `capsuled --help` tells more");
             return ExitCode::from(2);
