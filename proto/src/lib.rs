@@ -3,6 +3,7 @@
 //! - [`v1`]: messages and gRPC stubs generated from `proto/capsule/v1`, with proto3-JSON serde;
 //! - [`Name`], [`Size`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse
 //!   once, at their border; enums of `v1` show as people write them;
+//! - [`reference`]: whom a policy names, `db@storage:5432/tcp`;
 //! - [`validate()`]: what is wrong with a manifest, as far as no capsule is needed to know;
 //! - [`Content`]: a file's bytes with their true number, for archives of `cp`;
 //! - [`token`]: the claims of the per-call token;
@@ -17,6 +18,7 @@ mod label;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 mod name;
+pub mod reference;
 mod size;
 mod time;
 pub mod token;

@@ -131,7 +131,7 @@ impl Workloads {
                     ("Recreated", format!("its spec changed: generation {}", kept.generation))
                 }
                 v1::ApplyAction::Deleted => ("Pruned", "it is no longer among what was applied".to_owned()),
-                _ => ("Updated", "its labels changed".to_owned()),
+                _ => ("Updated", "its labels or its part in the fabric changed".to_owned()),
             };
             self.parts.events.emit(NewEvent::new("workload", &kept.name, reason, text));
             self.set_kept(&kept, address, revision);
@@ -311,6 +311,7 @@ fn commit_container(
         None => v1::ApplyAction::Created,
         Some(old) if old.spec_hash != hash => v1::ApplyAction::Recreated,
         Some(old) if old.manifest.labels != wanted.manifest.labels => v1::ApplyAction::Updated,
+        Some(old) if spec::fabric(&old.manifest) != spec.fabric.as_ref() => v1::ApplyAction::Updated,
         Some(_) => v1::ApplyAction::Unchanged,
     };
     let changes = diff::changes(old.as_ref().map(|old| &old.manifest), &wanted.manifest);

@@ -51,6 +51,10 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<v1::FieldChange
     let none = Value::Array(Vec::new());
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => objects(path, old, new, found),
+        // A block that is there and says nothing: `fabric: {}` is not the same as no fabric.
+        (Value::Null, Value::Object(fields)) | (Value::Object(fields), Value::Null) if fields.is_empty() => {
+            found.push(v1::FieldChange { path: path.to_owned(), old: text(old), new: text(new) });
+        }
         (Value::Null, Value::Object(_)) => compare(path, &empty, new, found),
         (Value::Object(_), Value::Null) => compare(path, old, &empty, found),
         (Value::Array(old), Value::Array(new)) => arrays(path, old, new, found),
@@ -122,6 +126,17 @@ mod tests {
         assert!(new.iter().all(|change| change.old.is_empty()));
         assert!(new.iter().any(|change| change.path == "container.image"));
         assert!(changes(Some(&web("a:1", None)), &web("a:1", None)).is_empty());
+    }
+
+    #[test]
+    fn an_empty_block_is_a_change() {
+        let mut new = web("a:1", None);
+        if let Some(Spec::Container(spec)) = &mut new.spec {
+            spec.fabric = Some(v1::FabricSpec::default());
+        }
+        let changes = changes(Some(&web("a:1", None)), &new);
+        let lines: Vec<_> = changes.iter().map(|c| format!("{}: {} {}", c.path, c.old, c.new)).collect();
+        assert_eq!(lines, ["container.fabric:  {}"]);
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub(super) fn container(manifest: &v1::Manifest) -> Option<&v1::ContainerSpec> {
     }
 }
 
+/// A workload's part in the fabric, if it has one.
+pub(super) fn fabric(manifest: &v1::Manifest) -> Option<&v1::FabricSpec> {
+    container(manifest)?.fabric.as_ref()
+}
+
 /// Fills in what an absent field means, so that writing a default out is no change.
 pub(super) fn normalise(mut manifest: v1::Manifest) -> v1::Manifest {
     if let Some(Spec::Container(spec)) = &mut manifest.spec {
@@ -104,9 +109,10 @@ pub(super) fn normalise(mut manifest: v1::Manifest) -> v1::Manifest {
 }
 
 /// SHA-256 of the normalised spec's encoding, the first 32 hex digits: same hash, same sandbox.
-/// Labels are not part of it; they change in place.
+/// Labels and the part in the fabric do not count; they change in place.
 pub(super) fn hash(spec: &v1::ContainerSpec) -> String {
-    hex::encode(&Sha256::digest(spec.encode_to_vec())[..16])
+    let fixed = v1::ContainerSpec { fabric: None, ..spec.clone() };
+    hex::encode(&Sha256::digest(fixed.encode_to_vec())[..16])
 }
 
 /// Volumes that a spec mounts, each once.

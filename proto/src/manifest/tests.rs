@@ -170,6 +170,19 @@ fn every_error_of_a_file_is_reported_in_order_and_none_twice() {
 }
 
 #[test]
+fn a_reference_that_is_wrong_is_found_in_the_file() {
+    assert_eq!(
+        error("fabric:\n  allowTo: [db@storage:5432/tcp, 'db@storage:543x/tcp']"),
+        "6:36: container.fabric.allowTo[1]: \"db@storage:543x/tcp\" is wrong at character 12: \"543x\" is not a \
+         port from 1 to 65535"
+    );
+    assert_eq!(body("fabric: {}").fabric, Some(v1::FabricSpec::default()));
+    assert_eq!(body("fabric:").fabric, None);
+    let misplaced = errors("kind: Container\nname: web\ncontainer: {image: a}\nfabric: {}\n");
+    assert_eq!(misplaced, "web.yaml:4:1: fabric: it belongs below container: indent it there");
+}
+
+#[test]
 fn kind_and_body_must_agree() {
     assert_eq!(
         errors("kind: Container\nname: web\nmicroVm: {image: a}\n"),

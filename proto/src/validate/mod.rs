@@ -5,6 +5,7 @@
 //! manifest; each takes a [`Report`] that knows where it is.
 
 mod command;
+mod fabric;
 mod mount;
 mod name;
 mod network;
@@ -70,9 +71,11 @@ pub fn validate(manifest: &v1::Manifest) -> Vec<Violation> {
     report.at("labels", |report| name::check_labels(report, &manifest.labels));
     match &manifest.spec {
         Some(Spec::Container(spec)) => {
-            report.at("container", |report| workload::check_container(report, spec));
+            report.at("container", |report| workload::check_container(report, &manifest.name, spec));
         }
-        Some(Spec::MicroVm(spec)) => report.at("microVm", |report| workload::check_micro_vm(report, spec)),
+        Some(Spec::MicroVm(spec)) => {
+            report.at("microVm", |report| workload::check_micro_vm(report, &manifest.name, spec));
+        }
         Some(Spec::Volume(spec)) => report.at("size", |report| check_volume(report, spec.size)),
         None => {}
     }

@@ -247,3 +247,33 @@ fn a_micro_vm_has_no_host_network() {
     };
     refused(&manifest, "microVm.networkMode", "bridge or none");
 }
+
+/// A container with a part in the fabric.
+fn in_fabric(allow_to: &[&str], allow_from: &[&str]) -> v1::FabricSpec {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    v1::FabricSpec { allow_to: owned(allow_to), allow_from: owned(allow_from) }
+}
+
+#[test]
+fn a_part_in_the_fabric_takes_references_and_a_network_of_its_own() {
+    let with = |fabric: v1::FabricSpec| container(|spec| spec.fabric = Some(fabric));
+    assert_eq!(validate(&with(in_fabric(&[], &[]))), []);
+    assert_eq!(validate(&with(in_fabric(&["db@storage:5432"], &["host@edge", "db@storage:5432"]))), []);
+    let path = "container.fabric.allowTo[1]";
+    refused(&with(in_fabric(&["a@b:1", "a@b:70000"], &[])), path, "wrong at character 5");
+    refused(&with(in_fabric(&["a@b:1", "a@b:1-1/tcp"], &[])), path, "it repeats allowTo[0]");
+    refused(&with(in_fabric(&["a@b:1", "host@b:1"], &[])), path, "takes no connections");
+    refused(&with(in_fabric(&[], &["db"])), "container.fabric.allowFrom[0]", "with its capsule");
+    let many: Vec<String> = (0..20_000).map(|index| format!("w{index}@b:1")).collect();
+    let many = v1::FabricSpec { allow_from: many, ..Default::default() };
+    refused(&with(many), "container.fabric.allowFrom", "too many");
+    for mode in [v1::NetworkMode::Host, v1::NetworkMode::None] {
+        let manifest = container(|spec| {
+            spec.set_network_mode(mode);
+            spec.fabric = Some(in_fabric(&[], &[]));
+        });
+        refused(&manifest, "container.fabric", "a network of its own");
+    }
+    let named = v1::Manifest { name: "operator".into(), ..with(in_fabric(&[], &[])) };
+    refused(&named, "container.fabric", "another name");
+}

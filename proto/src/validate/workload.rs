@@ -1,7 +1,7 @@
 //! Bodies of containers and microVMs.
 
 use super::{
-    Report, command,
+    Report, command, fabric,
     mount::{self, MountPoints},
     network, privilege, readiness, resources,
 };
@@ -27,6 +27,7 @@ struct Common<'a> {
     restart_policy: i32,
     stop_grace_seconds: Option<u32>,
     readiness: Option<&'a v1::Readiness>,
+    fabric: Option<&'a v1::FabricSpec>,
 }
 
 /// The fields of [`Common`] from either body.
@@ -45,20 +46,21 @@ macro_rules! common {
             restart_policy: $spec.restart_policy,
             stop_grace_seconds: $spec.stop_grace_seconds,
             readiness: $spec.readiness.as_ref(),
+            fabric: $spec.fabric.as_ref(),
         }
     };
 }
 
-pub(super) fn check_container(report: &mut Report, spec: &v1::ContainerSpec) {
-    check_common(report, &common!(spec));
+pub(super) fn check_container(report: &mut Report, name: &str, spec: &v1::ContainerSpec) {
+    check_common(report, name, &common!(spec));
     let mut points = MountPoints::new(spec.host_mount);
     mount::check_mounts(report, &mut points, &spec.mounts);
     mount::check_host_paths(report, &mut points, &spec.host_bind_paths);
     privilege::check_privilege(report, spec);
 }
 
-pub(super) fn check_micro_vm(report: &mut Report, spec: &v1::MicroVmSpec) {
-    check_common(report, &common!(spec));
+pub(super) fn check_micro_vm(report: &mut Report, name: &str, spec: &v1::MicroVmSpec) {
+    check_common(report, name, &common!(spec));
     mount::check_mounts(report, &mut MountPoints::new(false), &spec.mounts);
     report.check_enum::<v1::MicroVmBackend>("backend", spec.backend);
     if spec.network_mode() == v1::NetworkMode::Host {
@@ -70,7 +72,7 @@ pub(super) fn check_micro_vm(report: &mut Report, spec: &v1::MicroVmSpec) {
     report.at("memoryMib", |report| resources::check_memory(report, spec.memory_mib, MIN_GUEST_MEMORY_MIB));
 }
 
-fn check_common(report: &mut Report, spec: &Common) {
+fn check_common(report: &mut Report, name: &str, spec: &Common) {
     let mode = v1::NetworkMode::try_from(spec.network_mode).unwrap_or_default();
     report.at("image", |report| command::check_image(report, spec.image));
     command::check_command(report, spec.command);
@@ -88,5 +90,8 @@ fn check_common(report: &mut Report, spec: &Common) {
     resources::check_stop_grace(report, spec.stop_grace_seconds);
     if let Some(probe) = spec.readiness {
         report.at("readiness", |report| readiness::check_readiness(report, mode, probe));
+    }
+    if let Some(fabric) = spec.fabric {
+        report.at("fabric", |report| fabric::check_fabric(report, name, mode, fabric));
     }
 }

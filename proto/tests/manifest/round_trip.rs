@@ -111,6 +111,18 @@ fn capabilities() -> impl Strategy<Value = v1::Capabilities> {
     (names(), names()).prop_map(|(add, drop)| v1::Capabilities { add, drop })
 }
 
+/// Part in the fabric; references with a port that is never the same twice.
+fn fabric() -> impl Strategy<Value = v1::FabricSpec> {
+    let peers = || {
+        vec(select(&["db@storage", "*@build", "web@*", "cidr:[fd00::/48]", "cidr:100.64.0.0/10"][..]), 0..3)
+    };
+    let texts = |peers: Vec<&str>| {
+        peers.iter().enumerate().map(|(index, peer)| format!("{peer}:{}-9000/udp", index + 1)).collect()
+    };
+    (peers(), peers())
+        .prop_map(move |(to, from)| v1::FabricSpec { allow_to: texts(to), allow_from: texts(from) })
+}
+
 prop_compose! {
     fn container()(
         image in "[a-z0-9]{1,9}(/[a-z]{1,9})?(:[a-z0-9.]{1,6})?",
@@ -124,7 +136,7 @@ prop_compose! {
         resources in option::of(resources()),
         stop_grace_seconds in option::of(0..1000u32),
         readiness in option::of(readiness()),
-        (capabilities, flags) in (option::of(capabilities()), any::<[bool; 5]>()),
+        (capabilities, fabric, flags) in (option::of(capabilities()), option::of(fabric()), any::<[bool; 5]>()),
     ) -> v1::ContainerSpec {
         let [read_only_rootfs, privileged, host_pid, host_ipc, host_mount] = flags;
         let bind = |mount: &v1::Mount| v1::HostBindPath {
@@ -136,6 +148,7 @@ prop_compose! {
             host_bind_paths: mounts.iter().map(bind).collect(),
             image, command, args, env, working_dir, user, network_mode, ports, mounts, resources, restart_policy,
             stop_grace_seconds, readiness, capabilities, read_only_rootfs, privileged, host_pid, host_ipc, host_mount,
+            fabric,
         }
     }
 }
@@ -159,6 +172,7 @@ fn micro_vm() -> impl Strategy<Value = v1::MicroVmSpec> {
             backend,
             cpus,
             memory_mib,
+            fabric: like.fabric,
         },
     )
 }

@@ -82,6 +82,7 @@ fn container(lines: &mut Lines, spec: &ContainerSpec) {
     lines.field("Directory", &spec.working_dir);
     lines.field("User", &spec.user);
     lines.field("Network", spec.network_mode().to_string());
+    lines.list("Fabric", fabric(spec));
     lines.list("Mounts", mounts(spec));
     lines.field("Resources", spec.resources.as_ref().map(resources).unwrap_or_default());
     lines.field("Restart", spec.restart_policy().to_string());
@@ -92,6 +93,16 @@ fn container(lines: &mut Lines, spec: &ContainerSpec) {
 
 fn joined<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> String {
     parts.into_iter().map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+/// `to db@storage:5432/tcp`, `from nobody`; nothing without a part in it.
+fn fabric(spec: &ContainerSpec) -> Vec<String> {
+    let Some(fabric) = &spec.fabric else { return Vec::new() };
+    let each = |way: &str, references: &[String]| match references {
+        [] => vec![format!("{way} nobody")],
+        references => references.iter().map(|reference| format!("{way} {reference}")).collect(),
+    };
+    [each("to", &fabric.allow_to), each("from", &fabric.allow_from)].concat()
 }
 
 /// `data at /var/lib/data`, `/srv of the host at /srv (read-only)`.
@@ -160,7 +171,7 @@ mod tests {
     fn every_part_of_a_manifest_is_described() {
         let text = "kind: Container\nname: web\nlabels: { app: site }\ncontainer:\n  image: nginx:1\n  \
                     command: [run, it]\n  env: { A: 1, B: 2 }\n  user: www\n  workingDir: /srv\n  \
-                    networkMode: host\n  mounts: [{ volumeName: data, mountPath: /data, readOnly: true }]\n  \
+                    networkMode: bridge\n  fabric: { allowTo: [\"db@storage:5432\"] }\n  mounts: [{ volumeName: data, mountPath: /data, readOnly: true }]\n  \
                     hostBindPaths: [{ hostPath: /etc, mountPath: /host/etc }]\n  \
                     resources: { cpuMillis: 500, memoryMib: 256, pidsMax: 9 }\n  restartPolicy: never\n  \
                     stopGraceSeconds: 3\n  readOnlyRootfs: true\n  capabilities: { drop: [ALL], add: [CHOWN] }\n  \
@@ -178,10 +189,12 @@ mod tests {
             "             B=2",
             "User         www",
             "Directory    /srv",
-            "Network      host",
+            "Network      bridge",
             "Mounts       data at /data (read-only)",
             "             /etc of the host at /host/etc",
             "Resources    500m CPU, 256 MiB, 9 PIDs",
+            "Fabric       to db@storage:5432",
+            "             from nobody",
             "Restart      never",
             "Stop grace   3 s",
             "Readiness    http :80/up, every 2s, 4 failures",
