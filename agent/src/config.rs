@@ -9,6 +9,9 @@ use crate::image::{Authority, Mirror};
 /// The host's own list of resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// As WireGuard's own documentation has it.
+const FABRIC_PORT: u16 = 51820;
+
 /// Settings of one agent.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -31,6 +34,10 @@ pub struct Config {
     /// Subnet of the bridge; chosen where absent, and kept
     #[arg(long, value_name = "CIDR")]
     pub bridge_subnet: Option<String>,
+
+    /// UDP port where peers of the fabric meet this capsule
+    #[arg(long, value_name = "PORT", default_value_t = FABRIC_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub fabric_port: u16,
 
     /// Where the resolvers are listed that answer workloads' questions about the outer world
     #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
@@ -59,6 +66,7 @@ impl Config {
             hostname: None,
             containerd: "containerd".into(),
             bridge_subnet: None,
+            fabric_port: FABRIC_PORT,
             resolv_conf: RESOLV_CONF.into(),
             mirrors: Vec::new(),
             insecure_registries: Vec::new(),

@@ -8,6 +8,7 @@
 //! - [`node`]: the machine and the agent's own log;
 //! - [`runtime`]: the seam to containerd; [`image`]: what it runs;
 //! - [`network`]: bridge, addresses, ports, names; [`volume`]: block devices with a file system;
+//! - [`fabric`]: the capsule among others: its key, the member map, the link to its peers;
 //! - [`workload`]: the actors that make desired workloads real;
 //! - [`sys`]: one file per external tool or kernel interface.
 
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod fabric;
 pub mod identity;
 pub mod image;
 pub mod logging;

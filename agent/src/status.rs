@@ -1,8 +1,10 @@
 //! The one place that turns errors of capabilities into what a caller sees.
 
+use capsule_fabric::map::Refusal as MapRefusal;
 use tonic::{Code, Status};
 
 use crate::{
+    fabric::FabricError,
     identity::{KeyChangeError, Refusal},
     image::ImageError,
     network::NetworkError,
@@ -102,6 +104,22 @@ impl From<NetworkError> for Status {
             NetworkError::Port { .. } | NetworkError::Subnet { .. } => Code::InvalidArgument,
             NetworkError::AddressesExhausted { .. } | NetworkError::PortsExhausted => Code::ResourceExhausted,
             _ => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<FabricError> for Status {
+    fn from(error: FabricError) -> Self {
+        let code = match error {
+            FabricError::Store(error) => return error.into(),
+            FabricError::Map(_) | FabricError::Signature { .. } => Code::InvalidArgument,
+            FabricError::Signer { .. } => Code::PermissionDenied,
+            FabricError::Refused(MapRefusal::Older { .. } | MapRefusal::Fork { .. }) => Code::Aborted,
+            FabricError::Refused(_) | FabricError::Overlap { .. } => Code::FailedPrecondition,
+            FabricError::NoMap => Code::NotFound,
+            FabricError::Closed => Code::Unavailable,
+            FabricError::Key { .. } | FabricError::Kernel { .. } => Code::Internal,
         };
         Self::new(code, chain(&error))
     }

@@ -6,8 +6,10 @@
 //! - `paths/`: which way packets to a peer take.
 //! - `relay/`: forwards between members that cannot reach each other.
 
+#[cfg(feature = "device")]
 pub mod device;
 pub mod map;
 pub mod paths;
 pub mod policy;
+#[cfg(feature = "device")]
 pub mod relay;

@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use crate::{
     config::Config,
     event::{Events, NewEvent},
+    fabric::{Fabric, FabricConfig, FabricError},
     identity::{self, Identity, IdentityError},
     logging::LogRing,
     network::NetworkError,
@@ -86,6 +87,9 @@ pub enum StartError {
     /// The volumes did not come up.
     #[error("cannot open the volumes")]
     Volume(#[from] VolumeError),
+    /// The fabric did not come up.
+    #[error("cannot enter the fabric")]
+    Fabric(#[from] FabricError),
     /// The workloads could not be taken over.
     #[error("cannot take over the workloads")]
     Workload(#[from] WorkloadError),
@@ -142,6 +146,8 @@ impl Builder {
             state_dir: config.state_dir.clone(),
         })
         .await?;
+        let fabric = FabricConfig { state_dir: config.state_dir.clone(), port: config.fabric_port };
+        let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
@@ -150,8 +156,14 @@ impl Builder {
         };
         let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log);
         let (stop, stopped) = oneshot::channel();
-        let services =
-            serve::Services { identity: identity.clone(), node, events: events.clone(), workloads, engine };
+        let services = serve::Services {
+            identity: identity.clone(),
+            node,
+            events: events.clone(),
+            workloads,
+            fabric,
+            engine,
+        };
         let server = tokio::spawn(serve::run(services, listener, stopped));
         let flusher = tokio::spawn(flush(identity.clone()));
         announce(&identity, address, &events);

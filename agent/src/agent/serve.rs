@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use capsule_proto::v1::{
-    events_server::EventsServer, identity_server::IdentityServer, images_server::ImagesServer,
-    node_server::NodeServer, volumes_server::VolumesServer, workloads_server::WorkloadsServer,
+    events_server::EventsServer, fabric_server::FabricServer, identity_server::IdentityServer,
+    images_server::ImagesServer, node_server::NodeServer, volumes_server::VolumesServer,
+    workloads_server::WorkloadsServer,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 use tonic::transport::Server;
 
 use super::engine::Engine;
-use crate::{event::Events, identity::Identity, image::rpc::ImagesService, node::Node, workload::Workloads};
+use crate::{
+    event::Events, fabric::Fabric, identity::Identity, image::rpc::ImagesService, node::Node,
+    workload::Workloads,
+};
 
 /// Largest message of a call that changes workloads.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -34,12 +38,13 @@ pub(super) struct Services {
     pub(super) node: Node,
     pub(super) events: Events,
     pub(super) workloads: Workloads,
+    pub(super) fabric: Fabric,
     pub(super) engine: Engine,
 }
 
 /// Serves until it is told to stop.
 pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot::Receiver<()>) {
-    let Services { identity, node, events, workloads, engine } = services;
+    let Services { identity, node, events, workloads, fabric, engine } = services;
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let router = Server::builder()
@@ -55,6 +60,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
         .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_optional_service(engine.volumes.map(VolumesServer::new));
     let stopped = async { drop(stop.await) };
     if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {

@@ -58,6 +58,7 @@ impl KeyRow {
 /// A key in memory.
 pub(super) struct Enrolled {
     pub(super) key_id: KeyId,
+    pub(super) public_key: PublicKey,
     pub(super) name: String,
     pub(super) role: v1::Role,
     pub(super) decoding: DecodingKey,
@@ -94,6 +95,12 @@ impl Keys {
 
     pub(super) fn find(&self, public_key: &PublicKey) -> Option<Arc<Enrolled>> {
         self.by_public_key.read().unwrap_or_else(PoisonError::into_inner).get(public_key).cloned()
+    }
+
+    /// The one of this name.
+    pub(super) fn named(&self, key_id: &str) -> Option<Arc<Enrolled>> {
+        let keys = self.by_public_key.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().find(|key| key.key_id.as_str() == key_id).cloned()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -133,6 +140,7 @@ impl Keys {
 fn enrolled(row: &KeyRow) -> Enrolled {
     Enrolled {
         key_id: row.key_id(),
+        public_key: row.public_key,
         name: row.name.clone(),
         role: row.role,
         decoding: DecodingKey::from_ed_der(&row.public_key),

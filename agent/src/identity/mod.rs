@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use capsule_proto::Fingerprint;
+use capsule_proto::{Fingerprint, v1};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -60,6 +60,17 @@ const SUBJECT: &str = "identity";
 /// The capability; cheap to clone.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
+
+/// Whom an enrolled key belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// Raw Ed25519.
+    pub public_key: [u8; 32],
+    /// As shown in key lists.
+    pub name: String,
+    /// What it may do.
+    pub role: v1::Role,
+}
 
 struct Inner {
     capsule_id: String,
@@ -142,6 +153,12 @@ impl Identity {
     /// Calls refused since the start.
     pub fn refused_calls(&self) -> u64 {
         self.0.refusals().total()
+    }
+
+    /// The operator whose enrolled key has this name.
+    pub fn operator(&self, key_id: &str) -> Option<Operator> {
+        let key = self.0.keys.named(key_id)?;
+        Some(Operator { public_key: key.public_key, name: key.name.clone(), role: key.role })
     }
 
     /// The check of every call.

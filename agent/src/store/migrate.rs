@@ -8,10 +8,11 @@ use super::{OpenError, open_connection, wal};
 use crate::sys::file;
 
 /// In order; step n leads from `user_version` n to n + 1. Never edit one that was released.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_identity.sql"),
     include_str!("migrations/0002_workloads.sql"),
     include_str!("migrations/0003_runs.sql"),
+    include_str!("migrations/0004_fabric.sql"),
 ];
 
 /// The schema that this capsuled writes.

@@ -206,6 +206,24 @@ pub fn add_address(netlink: &mut Netlink, index: u32, address: IpAddr, prefix: u
     netlink.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Every address of the socket's namespace, with the link that it is on.
+pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<(u32, IpAddr)>> {
+    let found = netlink.dump(Message::GetAddress(AddressMessage::default()))?;
+    Ok(found.into_iter().filter_map(address).collect())
+}
+
+fn address(message: Message) -> Option<(u32, IpAddr)> {
+    let Message::NewAddress(message) = message else { return None };
+    let of = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) => Some((0, *address)),
+        AddressAttribute::Address(address) => Some((1, *address)),
+        _ => None,
+    };
+    // The other end's of a point-to-point link is `Address`; IPv6 has that attribute alone.
+    let (_, address) = message.attributes.iter().filter_map(of).min_by_key(|(order, _)| *order)?;
+    Some((message.header.index, address))
+}
+
 /// A default route by a gateway that need not be in any of the link's prefixes.
 pub fn add_default_route(netlink: &mut Netlink, index: u32, gateway: IpAddr) -> io::Result<()> {
     let mut message = RouteMessage::default();

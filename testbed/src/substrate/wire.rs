@@ -3,13 +3,13 @@
 use anyhow::Result;
 
 use super::{
-    Plan, Record, nat,
+    Plan, Record,
     plan::{PREFIX_V4, PREFIX_V6},
 };
 use crate::sys::{link, netns};
 
 /// Bridge inside the hub.
-pub(super) const BRIDGE: &str = "br0";
+const BRIDGE: &str = "br0";
 /// Interface of a node.
 pub const NODE_LINK: &str = "eth0";
 
@@ -18,10 +18,7 @@ pub fn ensure(record: &Record) -> Result<()> {
     let plan = Plan::new(&record.name, record.subnet);
     ensure_hub(&plan)?;
     for (position, node) in record.nodes.iter().enumerate() {
-        match node.behind_nat {
-            true => nat::ensure(&plan, position, &node.name)?,
-            false => ensure_node(&plan, position, &node.name)?,
-        }
+        ensure_node(&plan, position, &node.name)?;
     }
     Ok(())
 }

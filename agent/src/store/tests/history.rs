@@ -100,6 +100,24 @@ fn a_database_of_the_second_schema_keeps_its_workloads_networks_and_volumes() {
 }
 
 #[test]
+fn a_database_of_the_third_schema_keeps_its_runs_and_is_in_no_fabric() {
+    let tables = [
+        ("identity", 1),
+        ("operator_key", 2),
+        ("event", 2),
+        ("workload", 2),
+        ("address", 2),
+        ("host_port", 2),
+        ("network", 1),
+        ("volume", 2),
+        ("volume_claim", 1),
+    ];
+    let migrated = migrated("v3.sql", &tables);
+    let fabrics: i64 = migrated.query_row("SELECT count(*) FROM fabric", [], |row| row.get(0)).unwrap();
+    assert_eq!(fabrics, 0);
+}
+
+#[test]
 fn the_present_schema_is_the_golden_one() {
     let dir = tempfile::tempdir().unwrap();
     let found = schema(&migrate::open(&dir.path().join(FILE_NAME)).unwrap());
