@@ -6,6 +6,7 @@
 //!   of logs, events and network state where one fails;
 //! - [`bench`]: what is measured, beside which peers;
 //! - [`cli`]: the `testbed` command;
+//! - [`wireguard`]: WireGuard devices of ours and of others, joined to meshes;
 //! - [`sys`]: the kernel and its tools.
 
 pub mod bench;
@@ -15,3 +16,4 @@ pub mod registry;
 pub mod scenario;
 pub mod substrate;
 pub mod sys;
+pub mod wireguard;

@@ -49,7 +49,8 @@ enum Turn {
 
 impl Engine {
     /// Puts the parts together.
-    pub fn new(tun: Tun, state: State, socket: Socket, udp_gso: bool) -> io::Result<Self> {
+    pub fn new(tun: Tun, state: State, socket: Socket) -> io::Result<Self> {
+        let offloads = tun.offloads();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(tun.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TUN))?;
         let server = Server::start(socket, &epoll, API)?;
@@ -58,8 +59,8 @@ impl Engine {
             tun,
             state,
             server,
-            inbound: Inbound::new(),
-            outbound: Outbound::new(udp_gso),
+            inbound: Inbound::new(offloads),
+            outbound: Outbound::new(offloads.udp_gso),
             from_tun: FromTun::new(),
             next_tick: Instant::now() + TICK,
         };

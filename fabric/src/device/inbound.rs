@@ -12,6 +12,7 @@ use boringtun::{
 };
 
 use super::{
+    Offloads,
     mmsg::{Incoming, RECEIVE_BYTES, Received},
     outbound::{Endpoint, Outbound},
     peers::{Peer, PeerId, Peers},
@@ -39,9 +40,14 @@ struct Dropped;
 
 impl Inbound {
     /// Empty buffers.
-    pub fn new() -> Self {
+    pub fn new(offloads: Offloads) -> Self {
         let room = WRITE_FROM + 2 * RECEIVE_BYTES;
-        Self { incoming: Incoming::new(), opened: ToTun::new(room), last: None, now: Instant::now() }
+        Self {
+            incoming: Incoming::new(),
+            opened: ToTun::new(room, offloads),
+            last: None,
+            now: Instant::now(),
+        }
     }
 
     /// Takes one batch from a socket; whether there was any.

@@ -13,6 +13,7 @@
 mod allowed;
 mod checksum;
 mod engine;
+mod flow;
 mod from_tun;
 mod inbound;
 mod mmsg;
@@ -147,7 +148,7 @@ pub fn run(config: &Config) -> Result<(), DeviceError> {
     let state = State::new(config.listen_port, config.fwmark, offloads)
         .map_err(|source| DeviceError::Port { port: config.listen_port, source })?;
     tracing::info!(interface = %config.interface, port = state.sockets.port(), ?offloads, "running");
-    let engine = Engine::new(tun, state, socket, offloads.udp_gso).map_err(DeviceError::Engine)?;
+    let engine = Engine::new(tun, state, socket).map_err(DeviceError::Engine)?;
     engine.run(std::os::fd::AsFd::as_fd(&stop)).map_err(DeviceError::Engine)
 }
 

@@ -129,7 +129,7 @@ fn send_runs(socket: BorrowedFd<'_>, buffer: &[u8], runs: &[Run], peers: &mut Pe
         match send(socket, &entries[at..]) {
             Ok(sent) => at += sent.max(1),
             Err(error) => {
-                send_differently(socket, &entries[at], &runs[at], &error, peers);
+                send_differently(socket, &entries[at], &runs[at], error, peers);
                 at += 1;
             }
         }
@@ -154,26 +154,25 @@ fn send_differently(
     socket: BorrowedFd<'_>,
     entry: &Outgoing<'_>,
     run: &Run,
-    error: &io::Error,
+    mut error: io::Error,
     peers: &mut Peers,
 ) {
-    let code = error.raw_os_error();
-    if !matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EADDRNOTAVAIL)) {
-        tracing::trace!(%error, to = %entry.to, "not sent");
-        return;
-    }
     let mut peer = run.peer.and_then(|peer| peers.get_mut(peer));
     if entry.from.is_some() {
         if let Some(endpoint) = peer.as_mut().and_then(|peer| peer.endpoint.as_mut()) {
             endpoint.from = None;
         }
-        if send(socket, &[Outgoing { from: None, ..*entry }]).is_ok() {
-            return;
+        match send(socket, &[Outgoing { from: None, ..*entry }]) {
+            Ok(_) => return,
+            Err(again) => error = again,
         }
     }
-    if entry.segment < entry.bytes.len()
-        && let Some(peer) = peer
-    {
+    let uncut = matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE));
+    if !uncut || entry.segment >= entry.bytes.len() {
+        tracing::trace!(%error, to = %entry.to, "not sent");
+        return;
+    }
+    if let Some(peer) = peer {
         tracing::debug!(%error, to = %entry.to, "datagrams are sent one by one from now on");
         peer.takes_segments = false;
     }

@@ -19,6 +19,7 @@ mod state;
 mod substrate;
 mod terminal;
 mod volumes;
+mod wireguard;
 mod words;
 mod workload_apply;
 mod workload_inside;
