@@ -6,7 +6,8 @@ const FILES: [&str; 8] = ["manifest", "identity", "node", "event", "image", "vol
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
-    let files: Vec<String> = FILES.iter().map(|name| format!("proto/capsule/v1/{name}.proto")).collect();
+    let mut files: Vec<String> = FILES.iter().map(|name| format!("proto/capsule/v1/{name}.proto")).collect();
+    files.push("proto/capsule/member/v1/member.proto".into());
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()
         .build_client(grpc)

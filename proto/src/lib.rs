@@ -1,5 +1,6 @@
 //! The API of a capsule.
 //!
+//! - [`member`]: what capsules say to each other over the fabric;
 //! - [`v1`]: messages and gRPC stubs generated from `proto/capsule/v1`, with proto3-JSON serde;
 //! - [`Name`], [`Size`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse
 //!   once, at their border; enums of `v1` show as people write them;
@@ -38,6 +39,15 @@ pub use validate::{MAX_VOLUME, MIN_VOLUME, Violation, VolumeSizeError, check_vol
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/capsule.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/capsule.v1.serde.rs"));
+}
+
+/// Messages, client and server of `capsule.member.v1`: what capsules say to each other.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod member {
+    /// The present version.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/capsule.member.v1.rs"));
+    }
 }
 
 /// Metadata key of an answer that streams a log: the cursor of the place where it begins.

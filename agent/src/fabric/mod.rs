@@ -1,13 +1,15 @@
 //! This capsule in the fabric: its key, the member map that it goes by, the link to its peers.
 //!
 //! - `key.rs`: WireGuard keys, in files; `table.rs`: the map, in SQLite;
-//! - `taken.rs`: what the host has of addresses; `rpc.rs`: what operators ask.
+//! - `taken.rs`: what the host has of addresses; `rpc.rs`: what operators ask;
+//! - [`peering`]: what members say to each other, and how each is reached.
 //!
 //! A map is promised once it is in SQLite: [`Fabric::put`] persists, then applies. Who needs the map
 //! watches [`Fabric::map`].
 
 mod error;
 mod key;
+pub mod peering;
 pub mod rpc;
 mod status;
 mod table;

@@ -88,7 +88,8 @@ mod tests {
     fn every_method_of_the_api_has_a_least_role_and_nothing_else_has() {
         let files = prost_types::FileDescriptorSet::decode(capsule_proto::DESCRIPTORS).unwrap();
         let mut methods = BTreeSet::new();
-        for file in &files.file {
+        // Members of a fabric ask each other by no operator's key.
+        for file in files.file.iter().filter(|file| file.package() == "capsule.v1") {
             for service in &file.service {
                 let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
                 methods.extend(service.method.iter().map(|method| path(method.name())));

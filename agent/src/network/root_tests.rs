@@ -13,32 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use super::*;
-use crate::sys::netlink::{in_netns, netns_of};
+use crate::sys::{
+    netlink::{in_netns, netns_of},
+    testing::{ip, story},
+};
 
 const ID: &str = "a3f2c0de-0000-4000-8000-000000000000";
 const PATIENCE: Duration = Duration::from_millis(600);
-
-/// Runs a story in a network namespace of its own.
-fn story<F: Future<Output = ()>>(tell: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(tell());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &str) {
-    let outcome = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(outcome.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&outcome.stderr));
-}
 
 /// A process in a network namespace of its own.
 struct Place {

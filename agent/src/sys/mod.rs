@@ -13,3 +13,5 @@ pub mod netlink;
 pub mod nft;
 pub mod run;
 pub mod sysctl;
+#[cfg(test)]
+pub(crate) mod testing;

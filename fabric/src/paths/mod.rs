@@ -24,6 +24,8 @@ use std::{
 pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 /// For an answer from a candidate before the next one is tried.
 pub const TRIAL: Duration = Duration::from_secs(1);
+/// The same by a relay, which first has to call the other side.
+pub const RELAY_TRIAL: Duration = Duration::from_secs(3);
 /// How often a relayed peer is tried directly.
 pub const RETRY_DIRECT: Duration = Duration::from_secs(15);
 /// Between rounds through all candidates, while nobody answers: grows up to this.
@@ -129,6 +131,16 @@ impl<R: Copy + PartialEq> Path<R> {
         self.state = State::Working { heard: now, retry_direct };
     }
 
+    /// The peer calls by a relay: the way to answer there, unless a direct one works.
+    pub fn called(&mut self, way: Way<R>, now: Instant) -> Option<Way<R>> {
+        if self.works() || self.way == Some(way) {
+            return None;
+        }
+        self.way = Some(way);
+        self.state = State::Trying { left: Vec::new(), until: now + RELAY_TRIAL, back: None };
+        Some(way)
+    }
+
     /// The way that packets take, where one is known.
     pub fn way(&self) -> Option<Way<R>> {
         self.way
@@ -177,7 +189,7 @@ impl<R: Copy + PartialEq> Path<R> {
     fn try_next(&mut self, now: Instant) -> Step<R> {
         let State::Trying { left, until, back } = &mut self.state else { return Step::Wait(now) };
         if let Some(way) = left.pop() {
-            *until = now + TRIAL;
+            *until = now + if matches!(way, Way::Direct(_)) { TRIAL } else { RELAY_TRIAL };
             self.way = Some(way);
             return Step::Take(way);
         }

@@ -102,6 +102,18 @@ fn a_peer_that_moved_is_followed_and_a_new_candidate_ends_a_rest() {
 }
 
 #[test]
+fn a_call_by_a_relay_is_answered_there_unless_a_direct_way_works() {
+    let mut world = World::new(&[1], &[9], |way| way == relayed(9));
+    world.run(1);
+    assert_eq!(world.path.called(relayed(9), world.now), Some(relayed(9)));
+    world.run(1);
+    assert!(world.path.works() && world.path.way() == Some(relayed(9)));
+    let mut world = World::new(&[1], &[9], |way| way == direct(1));
+    world.run(1);
+    assert_eq!(world.path.called(relayed(9), world.now), None);
+}
+
+#[test]
 fn a_silent_peer_is_tried_seldom() {
     let mut world = World::new(&[1], &[], |_| false);
     world.run(60);

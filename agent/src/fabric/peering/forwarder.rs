@@ -1,0 +1,69 @@
+//! The relay's socket: one UDP port for all pairs.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use capsule_fabric::relay::Switch;
+use tokio::{net::UdpSocket, task::JoinSet};
+
+/// No datagram of WireGuard is larger.
+const MAX_DATAGRAM: usize = 65_536;
+
+/// What is forwarded, and to whom.
+pub(super) struct Forwarder {
+    port: u16,
+    switch: Arc<Mutex<Switch>>,
+}
+
+impl Forwarder {
+    /// Listens on this port of every address, or of IPv4 alone where the kernel has no IPv6; one of
+    /// `tasks` forwards.
+    pub(super) async fn start(port: u16, tasks: &mut JoinSet<()>) -> io::Result<Self> {
+        let socket = match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                UdpSocket::bind(("0.0.0.0", port)).await?
+            }
+            other => other?,
+        };
+        let switch = Arc::new(Mutex::new(Switch::default()));
+        tasks.spawn(forward(socket, switch.clone()));
+        Ok(Self { port, switch })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets two members talk: their public keys, and from where each speaks.
+    pub(super) fn open(&self, one: ([u8; 32], IpAddr), other: ([u8; 32], IpAddr)) {
+        lock(&self.switch).open(one, other, Instant::now());
+    }
+}
+
+fn lock(switch: &Mutex<Switch>) -> std::sync::MutexGuard<'_, Switch> {
+    switch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn forward(socket: UdpSocket, switch: Arc<Mutex<Switch>>) {
+    let dual = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        // An ICMP error to what was sent before; the next datagram is read all the same.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(to) = lock(&switch).forward(from, &buffer[..length], Instant::now()) else { continue };
+        // What does not fit or cannot be sent is lost, as on any path.
+        let _ = socket.send_to(&buffer[..length], if dual { mapped(to) } else { to }).await;
+    }
+}
+
+/// As a socket of both families wants it.
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(four) => SocketAddr::new(four.ip().to_ipv6_mapped().into(), four.port()),
+        SocketAddr::V6(_) => address,
+    }
+}
