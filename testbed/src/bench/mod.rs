@@ -3,11 +3,13 @@
 //! - [`race`]: contestants take turns, so that a busy minute hurts all of them alike;
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
-//! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`].
+//! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`];
+//! - [`mesh`]: WireGuard in userspace.
 
 mod idle;
 mod info;
 mod many;
+mod mesh;
 pub mod peer;
 mod push;
 pub mod race;
@@ -59,6 +61,9 @@ pub const ALL: &[Bench] = &[
     Bench { name: "idle", about: "what an idle agent costs", run: |e| Box::pin(idle::run(e)) },
     Bench { name: "info", about: "one question to 32 capsules", run: |e| Box::pin(info::run(e)) },
     Bench { name: "simulated", about: "one question to 500 capsules", run: |e| Box::pin(simulated::run(e)) },
+    Bench { name: "mesh-tcp", about: "TCP through WireGuard in userspace", run: |e| Box::pin(mesh::tcp(e)) },
+    Bench { name: "mesh-udp", about: "datagrams and pings through it", run: |e| Box::pin(mesh::udp(e)) },
+    Bench { name: "mesh-eight", about: "eight of its peers at once", run: |e| Box::pin(mesh::eight(e)) },
 ];
 
 /// Runs the benches of these names, all where there is none, and tells of each as it is done.

@@ -4,11 +4,13 @@ use std::fs;
 
 use super::stats::Samples;
 
-/// What a ratio of our median to a peer's must not exceed.
+/// What our median, or its ratio to a peer's, must keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
     /// This times the peer's.
     Ratio(f64),
+    /// At least this times the peer's: of what is the better the more it is.
+    AtLeast(f64),
     /// This many of the row's own unit, without regard to a peer.
     Own(f64),
     /// Only shown.
@@ -62,8 +64,9 @@ impl Row {
         match (self.limit, self.ratio()) {
             _ if self.error.is_some() => false,
             (Limit::Ratio(limit), Some(ratio)) => ratio <= limit,
+            (Limit::AtLeast(limit), Some(ratio)) => ratio >= limit,
             (Limit::Own(limit), _) => self.ours.median() <= limit,
-            (Limit::Ratio(_) | Limit::None, _) => true,
+            (Limit::Ratio(_) | Limit::AtLeast(_) | Limit::None, _) => true,
         }
     }
 
@@ -81,10 +84,16 @@ impl Row {
             None => ("–".to_owned(), "–".to_owned(), "–".to_owned()),
         };
         let ratio = self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
-        let (limit, verdict) = match self.limit {
-            Limit::Ratio(limit) => (format!("≤ {limit} ×"), if self.is_kept() { " ✓" } else { " ✗" }),
-            Limit::Own(limit) => (format!("≤ {limit} {unit}"), if self.is_kept() { " ✓" } else { " ✗" }),
-            Limit::None => (String::new(), ""),
+        let limit = match self.limit {
+            Limit::Ratio(limit) => format!("≤ {limit} ×"),
+            Limit::AtLeast(limit) => format!("≥ {limit} ×"),
+            Limit::Own(limit) => format!("≤ {limit} {unit}"),
+            Limit::None => String::new(),
+        };
+        let verdict = match self.limit {
+            Limit::None => "",
+            _ if self.is_kept() => " ✓",
+            _ => " ✗",
         };
         format!(
             "| {what}, {unit} | {} / {} | {peer} | {peer_median} / {peer_p95} | {ratio} | {limit}{verdict} | {} |",
@@ -147,6 +156,7 @@ mod tests {
         assert!(row(Limit::Ratio(1.3)).is_kept());
         assert!(!row(Limit::Ratio(1.1)).is_kept());
         assert!(row(Limit::Ratio(1.3)).line().contains("| 1.20 | ≤ 1.3 × ✓ |"));
+        assert!(row(Limit::AtLeast(1.2)).is_kept() && !row(Limit::AtLeast(1.3)).is_kept());
         assert!(!Row::failed("start", "no peer").is_kept());
     }
 }

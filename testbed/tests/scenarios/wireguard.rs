@@ -14,6 +14,8 @@ use testbed::{
     wireguard::{Family, Mesh, Node, PORT, device::Make, stream::Pair, underlay::WIRE},
 };
 
+mod client;
+mod device;
 mod path;
 
 use path::Path;

@@ -1,0 +1,229 @@
+//! The fabric's userspace WireGuard device beside others, over a wire of MTU 1500.
+//!
+//! [`tool`] drives iperf3 and ping; contestants take turns at each thing that is measured.
+
+mod tool;
+
+use anyhow::{Context as _, Result};
+
+use self::tool::Server;
+use super::{
+    Effort, peer,
+    report::{Limit, Row},
+    stats::Samples,
+};
+use crate::{
+    sys::process::Process,
+    wireguard::{Family, Mesh, device::Make, underlay::Underlay},
+};
+
+const ROUNDS: usize = 5;
+/// Of ours to wireguard-go's.
+const TCP: Limit = Limit::AtLeast(1.6);
+const BOTH_WAYS: Limit = Limit::AtLeast(1.5);
+const UDP: Limit = Limit::AtLeast(2.0);
+const CPU: Limit = Limit::Ratio(0.7);
+/// Of ours to boringtun-cli's.
+const PING: Limit = Limit::Ratio(1.3);
+const RSS: Limit = Limit::Own(24.0);
+/// Of eight peers' sum to one's.
+const EIGHT: Limit = Limit::AtLeast(0.9);
+const EIGHT_PEERS: usize = 8;
+
+/// Two ends with something between them.
+struct Contestant {
+    name: &'static str,
+    between: Between,
+    server: Server,
+    figures: Figures,
+}
+
+enum Between {
+    Wire(Underlay),
+    Tunnel(Mesh),
+}
+
+#[derive(Default)]
+struct Figures {
+    one: Samples,
+    four: Samples,
+    both: Samples,
+    udp: Samples,
+    ping: Samples,
+    cpu: Samples,
+    resident: Samples,
+}
+
+impl Contestant {
+    async fn new(name: &'static str, make: Option<Make>) -> Result<Self> {
+        let between = match make {
+            Some(make) => Between::Tunnel(Mesh::start(&[make.clone(), make], Family::V4)?),
+            None => Between::Wire(Underlay::new(2)?),
+        };
+        let (namespace, address) = match &between {
+            Between::Wire(wire) => (wire.namespace(1), wire.addresses(1)[0]),
+            Between::Tunnel(mesh) => (mesh.node(1).namespace.clone(), mesh.node(1).inside[0]),
+        };
+        let server = Server::start(&namespace, address).await?;
+        Ok(Self { name, between, server, figures: Figures::default() })
+    }
+
+    fn from(&self) -> String {
+        match &self.between {
+            Between::Wire(wire) => wire.namespace(0),
+            Between::Tunnel(mesh) => mesh.node(0).namespace.clone(),
+        }
+    }
+
+    fn devices(&self) -> Result<Vec<Process>> {
+        match &self.between {
+            Between::Wire(_) => Ok(Vec::new()),
+            Between::Tunnel(mesh) => mesh.nodes.iter().map(|node| node.device.process()).collect(),
+        }
+    }
+
+    fn cpu_seconds(&self) -> Result<f64> {
+        self.devices()?.into_iter().map(|device| Ok(device.cpu_time()?.as_secs_f64())).sum()
+    }
+
+    /// Everything that is measured of TCP, once.
+    async fn tcp(&mut self, counts: bool) -> Result<()> {
+        let from = self.from();
+        let before = self.cpu_seconds()?;
+        let one = self.server.tcp(&from, &[]).await?;
+        let used = self.cpu_seconds()? - before;
+        let four = self.server.tcp(&from, &["-P", "4"]).await?;
+        let both = self.server.tcp(&from, &["--bidir"]).await?;
+        if counts {
+            self.figures.one.push(one.megabits);
+            self.figures.four.push(four.megabits);
+            self.figures.both.push(both.megabits);
+            if !self.devices()?.is_empty() {
+                self.figures.cpu.push(used / one.gigabytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// A flood of datagrams, and pings once it is over.
+    async fn udp(&mut self, counts: bool) -> Result<()> {
+        let from = self.from();
+        let udp = self.server.udp_flood(&from).await?;
+        let ping = self.server.ping(&from).await?;
+        if counts {
+            self.figures.udp.push(udp.megabits);
+            self.figures.ping.push(ping);
+            for device in self.devices()? {
+                self.figures.resident.push(device.peak_bytes()? as f64 / f64::from(1 << 20));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// TCP, one stream and four and both ways at once, and what it costs.
+pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
+    let mut contestants = contestants().await?;
+    for round in 0..=effort.rounds(ROUNDS) {
+        let count = contestants.len();
+        for place in 0..count {
+            let contestant = &mut contestants[(round + place) % count];
+            contestant.tcp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
+        }
+    }
+    Ok([
+        rows(&contestants, "one TCP stream", "Mbit/s", GO, TCP, |figures| &figures.one),
+        rows(&contestants, "four TCP streams", "Mbit/s", GO, TCP, |figures| &figures.four),
+        rows(&contestants, "TCP both ways at once", "Mbit/s", GO, BOTH_WAYS, |figures| &figures.both),
+        rows(&contestants, "CPU of both devices, one stream", "s/GB", GO, CPU, |figures| &figures.cpu),
+    ]
+    .concat())
+}
+
+/// Datagrams, round trips and memory.
+pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
+    let mut contestants = contestants().await?;
+    for round in 0..=effort.rounds(ROUNDS) {
+        let count = contestants.len();
+        for place in 0..count {
+            let contestant = &mut contestants[(round + place) % count];
+            contestant.udp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
+        }
+    }
+    let resident =
+        rows(&contestants, "a device after a flood, resident", "MiB", GO, RSS, |figures| &figures.resident);
+    Ok([
+        rows(&contestants, "flood of 1372-byte datagrams, received", "Mbit/s", GO, UDP, |figures| {
+            &figures.udp
+        }),
+        rows(&contestants, "ping, average", "µs", BORINGTUN, PING, |figures| &figures.ping),
+        resident,
+    ]
+    .concat())
+}
+
+/// Eight peers active at once beside one.
+pub async fn eight(effort: Effort) -> Result<Vec<Row>> {
+    peer::require(&["iperf3", "wg"])?;
+    let mesh = Mesh::start(&vec![Make::ours(); EIGHT_PEERS + 1], Family::V4)?;
+    let mut servers = Vec::new();
+    for node in &mesh.nodes[1..] {
+        servers.push(Server::start(&node.namespace, node.inside[0]).await?);
+    }
+    let from = &mesh.node(0).namespace;
+    let (mut one, mut all) = (Samples::default(), Samples::default());
+    for round in 0..=effort.rounds(ROUNDS) {
+        let alone = servers[round % EIGHT_PEERS].tcp(from, &[]).await?.megabits;
+        let together = servers.iter().map(|server| server.tcp(from, &[]));
+        let together = futures_util::future::try_join_all(together).await?;
+        if round > 0 {
+            one.push(alone);
+            all.push(together.iter().map(|run| run.megabits).sum());
+        }
+    }
+    Ok(vec![Row::against(
+        "TCP to eight peers at once, sum",
+        "Mbit/s",
+        &all,
+        &("to one".to_owned(), one),
+        EIGHT,
+    )])
+}
+
+const OURS: &str = "ours";
+const GO: &str = "wireguard-go";
+const BORINGTUN: &str = "boringtun-cli";
+
+async fn contestants() -> Result<Vec<Contestant>> {
+    peer::require(&["iperf3", "ping", "wg"])?;
+    let go = Make::newer_wireguard_go().unwrap_or_else(Make::wireguard_go);
+    let mut contestants = vec![
+        Contestant::new("bare wire", None).await?,
+        Contestant::new(OURS, Some(Make::ours())).await?,
+        Contestant::new(GO, Some(go)).await?,
+    ];
+    if let Some(boringtun) = Make::boringtun() {
+        contestants.push(Contestant::new(BORINGTUN, Some(boringtun)).await?);
+    }
+    Ok(contestants)
+}
+
+/// Ours beside each other one; only the `judge` sets a limit.
+fn rows(
+    contestants: &[Contestant],
+    what: &str,
+    unit: &'static str,
+    judge: &str,
+    limit: Limit,
+    of: impl Fn(&Figures) -> &Samples,
+) -> Vec<Row> {
+    let Some(ours) = contestants.iter().find(|contestant| contestant.name == OURS) else { return Vec::new() };
+    let others = contestants.iter().filter(|contestant| contestant.name != OURS);
+    let others = others.filter(|contestant| !of(&contestant.figures).is_empty());
+    let row = |other: &Contestant| {
+        let limit = if other.name == judge { limit } else { Limit::None };
+        let figures = (other.name.to_owned(), of(&other.figures).clone());
+        Row::against(what, unit, of(&ours.figures), &figures, limit)
+    };
+    others.map(row).collect()
+}
