@@ -12,11 +12,16 @@ use nix::{
     unistd::Pid,
 };
 
+use capsule_fabric::map::MapError;
+use tokio::sync::watch;
+
 use super::{StartError, engine};
 use crate::{
     config::Config,
     event::Events,
+    fabric::FabricError,
     identity::Identity,
+    network::Membership,
     runtime::{Runtime, RuntimeError, Sandbox, TaskState, Whom},
     store::{self, Store},
     sys::lock::{self, LockError, StateLock},
@@ -47,7 +52,10 @@ pub async fn down(config: &Config) -> Result<(), StartError> {
     stop_tasks(&*containerd).await?;
     containerd.shutdown().await;
     Volumes::start(&config.state_dir, store.clone(), events.clone()).await?.restore(&[]).await?;
-    engine::network(config, &identity, &store, &events).await?.teardown().await?;
+    let capsule = identity.capsule_id().parse().map_err(MapError::Fabric).map_err(FabricError::from)?;
+    // What leaves is in no fabric any more.
+    let membership = Membership { capsule, map: watch::Sender::new(None).subscribe() };
+    engine::network(config, &identity, &store, &events, membership).await?.teardown().await?;
     Ok(())
 }
 

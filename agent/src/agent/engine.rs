@@ -8,7 +8,7 @@ use crate::{
     event::Events,
     identity::Identity,
     image::{CREDENTIALS_FILE, Images, RegistryConfig},
-    network::{Network, NetworkConfig},
+    network::{Membership, Network, NetworkConfig},
     runtime::{
         SharedRuntime,
         container::{Containerd, ContainerdConfig},
@@ -41,6 +41,7 @@ pub(super) async fn start(
     stand_in: Option<SharedRuntime>,
     store: &Store,
     events: &Events,
+    membership: Membership,
 ) -> Result<Engine, StartError> {
     let registries = RegistryConfig {
         mirrors: config.mirrors.clone(),
@@ -54,7 +55,7 @@ pub(super) async fn start(
         let images = Images::new(nowhere, events.clone(), registries);
         return Ok(Engine { runtime, images, network: None, volumes: None });
     }
-    let (network, volumes) = tokio::try_join!(network(config, identity, store, events), async {
+    let (network, volumes) = tokio::try_join!(network(config, identity, store, events, membership), async {
         Ok(Volumes::start(&config.state_dir, store.clone(), events.clone()).await?)
     })?;
     let containerd = containerd(config, identity, events).await?;
@@ -81,12 +82,14 @@ pub(super) async fn network(
     identity: &Identity,
     store: &Store,
     events: &Events,
+    membership: Membership,
 ) -> Result<Network, StartError> {
     let network = NetworkConfig {
         capsule_id: identity.capsule_id().into(),
         state_dir: config.state_dir.clone(),
         bridge_subnet: config.bridge_subnet.clone(),
         resolv_conf: config.resolv_conf.clone(),
+        membership,
     };
     Ok(Network::start(network, store.clone(), events.clone()).await?)
 }

@@ -28,7 +28,7 @@ use crate::{
     fabric::{Fabric, FabricConfig, FabricError},
     identity::{self, Identity, IdentityError},
     logging::LogRing,
-    network::NetworkError,
+    network::{Membership, NetworkError},
     node::{Facts, Node},
     runtime::{RuntimeError, SharedRuntime},
     store::{OpenError, Store},
@@ -135,7 +135,10 @@ impl Builder {
             Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
-        let engine = engine::start(&config, &identity, runtime, &store, &events).await?;
+        let fabric = FabricConfig { state_dir: config.state_dir.clone(), port: config.fabric_port };
+        let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
+        let membership = Membership { capsule: fabric.capsule(), map: fabric.map() };
+        let engine = engine::start(&config, &identity, runtime, &store, &events, membership).await?;
         let workloads = Workloads::start(WorkloadParts {
             store: store.clone(),
             events: events.clone(),
@@ -146,8 +149,6 @@ impl Builder {
             state_dir: config.state_dir.clone(),
         })
         .await?;
-        let fabric = FabricConfig { state_dir: config.state_dir.clone(), port: config.fabric_port };
-        let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),

@@ -68,6 +68,18 @@ pub enum NetworkError {
         /// Which.
         subnet: String,
     },
+    /// No place in the fabric is left.
+    #[error(
+        "workload {workload} gets no address in the fabric: every one of the capsule's slice is given, or rests for \
+         an hour after its workload was deleted"
+    )]
+    PlacesExhausted {
+        /// Who asks.
+        workload: Name,
+    },
+    /// Its places, its filter or its names.
+    #[error("{0}")]
+    Fabric(String),
     /// No port is left to pick.
     #[error("no host port is left to pick; name one, or delete workloads")]
     PortsExhausted,

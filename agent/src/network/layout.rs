@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use capsule_fabric::map::Addresses;
 use capsule_proto::v1;
 use sha2::{Digest as _, Sha256};
 
@@ -101,15 +102,18 @@ pub(super) struct Member {
     pub(super) veth: String,
     pub(super) ipv4: Ipv4Addr,
     pub(super) ipv6: Ipv6Addr,
+    /// Beside them, in the fabric.
+    pub(super) fabric: Option<Addresses>,
     pub(super) ports: Vec<v1::Port>,
 }
 
 impl Member {
-    pub(super) fn new(layout: &Layout, reservation: &Reservation) -> Self {
+    pub(super) fn new(layout: &Layout, reservation: &Reservation, fabric: Option<Addresses>) -> Self {
         Self {
             veth: layout.veth(layout.host(reservation.ipv4)),
             ipv4: reservation.ipv4,
             ipv6: reservation.ipv6,
+            fabric,
             ports: reservation.ports.clone(),
         }
     }

@@ -3,6 +3,7 @@
 //! - `reserve.rs`: addresses and ports, inside the caller's transaction; `table.rs` their rows;
 //! - `subnet.rs`, `port.rs`, `layout.rs`: the arithmetic, pure;
 //! - `plumbing.rs`: bridge and veths by netlink;
+//! - `fabric/`: workloads' part in the fabric, a task of its own;
 //! - `firewall/`: a task that owns the two nftables tables;
 //! - `foreign.rs`: a task that looks for packet filters of others that stand in the way;
 //! - `dns/`: tasks that answer on the gateway's addresses; `files.rs`: resolv.conf and the like.
@@ -12,6 +13,7 @@
 
 mod dns;
 mod error;
+mod fabric;
 mod files;
 mod firewall;
 mod foreign;
@@ -33,12 +35,16 @@ use std::{
     sync::Arc,
 };
 
+use capsule_fabric::policy::Directory;
 use capsule_proto::{Name, v1};
+use tokio::sync::watch;
 
 pub use error::NetworkError;
+pub use fabric::{FabricState, FabricStates, MEMBER_PORT, Membership};
 
 use self::{
     dns::Names,
+    fabric::{Part, Tools},
     firewall::{Change, Firewall, ruleset},
     foreign::Foreign,
     layout::{Layout, Member, bridge_name},
@@ -63,6 +69,8 @@ pub struct NetworkConfig {
     pub bridge_subnet: Option<String>,
     /// The host's resolver configuration: `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// What the fabric says of this capsule.
+    pub membership: Membership,
 }
 
 /// What a bridged workload has been given; it keeps it until it is deleted.
@@ -89,6 +97,7 @@ struct Inner {
     bridge: Bridge,
     firewall: Firewall,
     foreign: Foreign,
+    fabric: Part,
     names: Names,
     /// The name service; it ends with the last handle.
     _dns: tokio::task::JoinSet<()>,
@@ -114,17 +123,27 @@ impl Network {
         let names = Names::default();
         let dns = dns::start(&layout, bridge.ipv6, names.clone(), config.resolv_conf.clone())?;
         let firewall = Firewall::start(layout.clone());
-        let foreign = Foreign::watch(layout.bridge.clone(), events);
-        let inner = Inner { config, store, layout, bridge, firewall, foreign, names, _dns: dns };
+        let foreign = Foreign::watch(layout.bridge.clone(), events.clone());
+        let (fabric, queue) = Part::new(config.membership.clone(), &store.read(fabric::rows).await?);
+        let tools = Tools {
+            layout: layout.clone(),
+            bridge,
+            store: store.clone(),
+            firewall: firewall.clone(),
+            names: names.clone(),
+            events,
+        };
+        let inner = Inner { config, store, layout, bridge, firewall, foreign, fabric, names, _dns: dns };
         let network = Self { inner: Arc::new(inner) };
         network.replace_members(network.attached().await?).await?;
+        network.inner.fabric.run(tools, queue);
         Ok(network)
     }
 
     /// Joins the process' network namespace to the bridge. Resolves when addresses, ports and the
     /// name work.
     pub async fn attach(&self, name: &Name, pid: u32, reservation: &Reservation) -> Result<(), NetworkError> {
-        let member = Member::new(&self.inner.layout, reservation);
+        let member = self.member(name, reservation);
         let (layout, bridge, joining) = (self.inner.layout.clone(), self.inner.bridge, member.clone());
         let attempt = NetworkError::kernel(format!("join workload {name} (process {pid}) to the bridge"));
         let join = blocking(move || plumbing::join(&layout, bridge, &joining, pid).map_err(attempt));
@@ -132,12 +151,13 @@ impl Network {
         let (joined, filtered) = tokio::join!(join, filter);
         joined.and(filtered)?;
         self.inner.names.add(name, member.ipv4, member.ipv6);
-        Ok(())
+        self.inner.fabric.attach(name, pid, member).await
     }
 
     /// Undoes [`Network::attach`]; the addresses stay reserved.
     pub async fn detach(&self, name: &Name) -> Result<(), NetworkError> {
         self.inner.names.remove(name);
+        self.inner.fabric.detach(name).await;
         let veth = self.veth_of(name).await?;
         if let Some(veth) = veth {
             let attempt = NetworkError::kernel(format!("remove the link {veth} of workload {name}"));
@@ -157,12 +177,14 @@ impl Network {
     /// are not joined, removes what nobody uses.
     pub async fn restore(&self, running: &[(Name, u32)]) -> Result<(), NetworkError> {
         let mut members = BTreeMap::new();
+        let mut places = BTreeMap::new();
         for (name, pid) in running {
             let (this, found) = (self.clone(), name.clone());
             let find = move |db: &rusqlite::Connection| this.reservation(db, &found);
             let Some(reservation) = self.inner.store.read(find).await? else { continue };
-            let member = Member::new(&self.inner.layout, &reservation);
+            let member = self.member(name, &reservation);
             members.insert(name.clone(), member.clone());
+            places.insert(name.clone(), (*pid, member.clone()));
             let (layout, bridge, pid) = (self.inner.layout.clone(), self.inner.bridge, *pid);
             let joined = blocking(move || {
                 plumbing::join(&layout, bridge, &member, pid).map_err(NetworkError::kernel("join"))
@@ -175,12 +197,26 @@ impl Network {
         let used: Vec<String> = members.values().map(|member| member.veth.clone()).collect();
         self.replace_members(members).await?;
         let layout = self.inner.layout.clone();
-        blocking(move || remove_veths(&layout, &used)).await
+        blocking(move || remove_veths(&layout, &used)).await?;
+        // The task tries again by itself, and nobody's local network depends on it.
+        if let Err(error) = self.inner.fabric.restore(places).await {
+            tracing::warn!(%error, "workloads are not all in the fabric again");
+        }
+        Ok(())
+    }
+
+    fn member(&self, name: &Name, reservation: &Reservation) -> Member {
+        Member::new(&self.inner.layout, reservation, self.inner.fabric.addresses(name))
     }
 
     async fn replace_members(&self, members: BTreeMap<Name, Member>) -> Result<(), NetworkError> {
         self.inner.names.replace(&members);
-        self.inner.firewall.change(Change::Replace(members)).await
+        let map = self.inner.config.membership.map.borrow().clone();
+        let ranges = map.map(|map| [map.plan().range(), map.plan().ipv6()]);
+        let (all, fabric) = (Change::Replace(members), Change::Fabric(ranges));
+        let (replaced, led) =
+            tokio::join!(self.inner.firewall.change(all), self.inner.firewall.change(fabric));
+        replaced.and(led)
     }
 
     /// Who is attached, by the veths that are there.
@@ -194,7 +230,7 @@ impl Network {
             for (workload, _) in table::host_parts(db)? {
                 let Ok(name) = workload.parse::<Name>() else { continue };
                 let Some(reservation) = this.reservation(db, &name)? else { continue };
-                let member = Member::new(&this.inner.layout, &reservation);
+                let member = this.member(&name, &reservation);
                 if veths.contains(&member.veth) {
                     members.insert(name, member);
                 }
@@ -230,10 +266,32 @@ impl Network {
         self.inner.foreign.warnings()
     }
 
+    /// After a commit that gave or took addresses in the fabric, or changed a policy. Resolves when it
+    /// is in force.
+    pub async fn refresh(&self) -> Result<(), NetworkError> {
+        self.inner.fabric.refresh().await
+    }
+
+    /// Every workload's part in the fabric, now and from now on.
+    pub fn fabric_states(&self) -> watch::Receiver<Arc<FabricStates>> {
+        self.inner.fabric.states()
+    }
+
+    /// What the fabric's policies refused here of late, the latest first.
+    pub async fn drops(&self) -> Result<Vec<v1::FabricDrop>, NetworkError> {
+        self.inner.fabric.drops(&self.inner.layout).await
+    }
+
+    /// What other members say of their workloads.
+    pub fn set_directory(&self, directory: Directory) {
+        self.inner.fabric.set_directory(directory);
+    }
+
     /// Removes bridge, veths and tables; `start` makes them again.
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         let failed = |error| NetworkError::Firewall(Arc::new(error));
-        nft::apply(&ruleset::removal(&self.inner.layout)).await.map_err(failed)?;
+        let removal = ruleset::removal(&self.inner.layout) + &fabric::removal(&self.inner.layout);
+        nft::apply(&removal).await.map_err(failed)?;
         let layout = self.inner.layout.clone();
         blocking(move || {
             remove_veths(&layout, &[])?;

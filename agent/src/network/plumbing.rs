@@ -17,7 +17,7 @@ use crate::sys::{
 };
 
 /// Name of the link inside workloads.
-const INNER: &str = "eth0";
+pub(super) const INNER: &str = "eth0";
 /// Where no uplink says otherwise; bytes.
 const DEFAULT_MTU: u32 = 1500;
 /// What IPv6 demands (RFC 8200, section 5); bytes.

@@ -17,13 +17,14 @@ use crate::sys::nft;
 
 impl Network {
     /// Gives a bridged workload its address and its host ports; what it has already, it keeps,
-    /// picked ports included. `None` in other modes, which give back what was held.
+    /// picked ports included, and so with its place in the fabric. `None` in other modes, which give back what was held.
     pub fn reserve(
         &self,
         tx: &Transaction<'_>,
         name: &Name,
         spec_ports: &[v1::Port],
         mode: v1::NetworkMode,
+        fabric: Option<&v1::FabricSpec>,
     ) -> Result<Option<Reservation>, NetworkError> {
         if matches!(mode, v1::NetworkMode::Host | v1::NetworkMode::None) {
             self.release(tx, name)?;
@@ -44,12 +45,14 @@ impl Network {
                 .ok_or_else(|| NetworkError::AddressesExhausted { subnet: subnet.to_string() })?;
             table::set_host_part(tx, name, host)?;
         }
+        self.inner.fabric.reserve(tx, name, fabric)?;
         self.reservation(tx, name)
     }
 
-    /// Takes back address and ports.
+    /// Takes back address and ports, and its place in the fabric.
     pub fn release(&self, tx: &Transaction<'_>, name: &Name) -> Result<(), NetworkError> {
         table::drop_ports(tx, name)?;
+        self.inner.fabric.reserve(tx, name, None)?;
         Ok(table::drop_address(tx, name)?)
     }
 
@@ -103,7 +106,7 @@ impl Network {
 
 /// The lowest of `range` that is not in `taken`, which ascends.
 pub(super) fn lowest_free(
-    mut range: std::ops::Range<u32>,
+    mut range: impl Iterator<Item = u32>,
     taken: impl IntoIterator<Item = u32>,
 ) -> Option<u32> {
     let mut taken = taken.into_iter().peekable();

@@ -33,9 +33,9 @@ fn the_tables_of_two_workloads_are_these() {
         port(82, 8082, v1::Protocol::Tcp, "0.0.0.0"),
     ];
     let members = [("db", 3, vec![]), ("web", 2, ports)].map(|(name, host, ports)| {
-        (name.parse().unwrap(), Member::new(&layout, &layout.reservation(host, ports)))
+        (name.parse().unwrap(), Member::new(&layout, &layout.reservation(host, ports), None))
     });
-    let script = ruleset::render(&layout, &BTreeMap::from(members), ruleset::Old::Remove);
+    let script = ruleset::render(&layout, &BTreeMap::from(members), None, ruleset::Old::Remove);
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/network/two-workloads.nft");
     assert_eq!(script, std::fs::read_to_string(golden).unwrap(), "\n{script}");
 }

@@ -224,6 +224,19 @@ fn address(message: Message) -> Option<(u32, IpAddr)> {
     Some((message.header.index, address))
 }
 
+/// Takes an address from a link; none there is fine.
+pub fn delete_address(netlink: &mut Netlink, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address));
+    match netlink.request(Message::DelAddress(message), 0) {
+        Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A default route by a gateway that need not be in any of the link's prefixes.
 pub fn add_default_route(netlink: &mut Netlink, index: u32, gateway: IpAddr) -> io::Result<()> {
     let mut message = RouteMessage::default();

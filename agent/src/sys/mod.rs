@@ -11,6 +11,7 @@ pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod nft;
+pub mod route;
 pub mod run;
 pub mod sysctl;
 #[cfg(test)]

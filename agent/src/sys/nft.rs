@@ -17,6 +17,12 @@ pub async fn chains() -> Result<String, RunError> {
     run("nft", &["--json", "list", "chains"], b"", DEADLINE).await.map(|output| output.stdout)
 }
 
+/// One set with its elements, in nft's own JSON.
+pub async fn set(family: &str, table: &str, name: &str) -> Result<String, RunError> {
+    let arguments = ["--json", "--numeric-protocol", "list", "set", family, table, name];
+    run("nft", &arguments, b"", DEADLINE).await.map(|output| output.stdout)
+}
+
 /// One table as nft writes it.
 pub async fn table(family: &str, name: &str) -> Result<String, RunError> {
     run("nft", &["list", "table", family, name], b"", DEADLINE).await.map(|output| output.stdout)

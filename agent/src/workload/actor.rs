@@ -172,7 +172,8 @@ impl Actor {
     }
 
     fn publish(&self) {
-        let status = status::compose(&self.desired, &self.observed, &self.volatile, &self.record);
+        let fabric = self.parts.fabric_state(&self.desired);
+        let status = status::compose(&self.desired, &self.observed, &self.volatile, &self.record, fabric);
         self.handle.publish(self.desired.revision, status);
     }
 
@@ -386,6 +387,7 @@ impl Actor {
                 Ok::<_, WorkloadError>(())
             })
             .await?;
+        self.parts.refresh_fabric().await;
         self.parts.retain_files(|name| name != self.handle.name.as_str());
         self.tell("Deleted", "it is gone");
         let gone = self.registry.forget(&self.handle, self.desired.revision);

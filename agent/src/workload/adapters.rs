@@ -3,16 +3,18 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use capsule_proto::{Name, v1};
 use rusqlite::{Connection, Transaction};
+use tokio::sync::watch;
 
 use super::needs::{Address, HeldPort, ImageSource, NeedError, NeedKind, NetworkSource, VolumeSource};
 use crate::{
     image::{ImageError, ImageInfo, Images},
-    network::{Network, NetworkError},
+    network::{FabricStates, Network, NetworkError},
     runtime::BindMount,
     volume::{VolumeError, Volumes},
 };
@@ -40,8 +42,9 @@ impl NetworkSource for Network {
         name: &Name,
         ports: &[v1::Port],
         mode: v1::NetworkMode,
+        fabric: Option<&v1::FabricSpec>,
     ) -> Result<Option<Address>, NeedError> {
-        Ok(self.reserve(tx, name, ports, mode)?)
+        Ok(self.reserve(tx, name, ports, mode, fabric)?)
     }
 
     fn release(&self, tx: &Transaction<'_>, name: &Name) -> Result<(), NeedError> {
@@ -70,6 +73,14 @@ impl NetworkSource for Network {
 
     async fn restore(&self, running: &[(Name, u32)]) -> Result<(), NeedError> {
         Ok(self.restore(running).await?)
+    }
+
+    async fn refresh(&self) -> Result<(), NeedError> {
+        Ok(self.refresh().await?)
+    }
+
+    fn fabric_states(&self) -> watch::Receiver<Arc<FabricStates>> {
+        self.fabric_states()
     }
 
     fn resolver_files(&self, name: &Name, address: Option<&Address>) -> Result<Vec<BindMount>, NeedError> {

@@ -124,6 +124,14 @@ impl Workloads {
     }
 
     async fn take_up(&self, outcome: Outcome) -> Result<v1::ApplyResponse, WorkloadError> {
+        let is_of_fabric = |written: &Written| spec::fabric(&written.kept.manifest).is_some();
+        if outcome
+            .written
+            .iter()
+            .any(|written| is_of_fabric(written) || written.action == v1::ApplyAction::Updated)
+        {
+            self.parts.refresh_fabric().await;
+        }
         for Written { kept, address, revision, action } in outcome.written {
             let (reason, text) = match action {
                 v1::ApplyAction::Created => ("Created", "it was applied for the first time".to_owned()),
@@ -247,7 +255,7 @@ fn release_conflicts(parts: &Parts, tx: &Transaction<'_>, wanted: &Wanted) -> Re
     {
         let picked: Vec<v1::Port> =
             spec.ports.iter().filter(|port| port.host_port == Some(0)).cloned().collect();
-        network.reserve(tx, &wanted.name, &picked, spec.network_mode())?;
+        network.reserve(tx, &wanted.name, &picked, spec.network_mode(), spec.fabric.as_ref())?;
     }
     if let Some(volumes) = &parts.volumes {
         volumes.unclaim(tx, &wanted.name)?;
@@ -321,7 +329,7 @@ fn commit_container(
         return Ok((answer, None));
     }
     let address = match &parts.network {
-        Some(network) => network.reserve(tx, name, &spec.ports, spec.network_mode())?,
+        Some(network) => network.reserve(tx, name, &spec.ports, spec.network_mode(), spec.fabric.as_ref())?,
         None => None,
     };
     match &parts.volumes {

@@ -2,13 +2,14 @@
 //!
 //! The capabilities implement these; tests and simulated capsules bring fakes.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use capsule_proto::{Name, v1};
 use rusqlite::{Connection, Transaction};
+use tokio::sync::watch;
 
-use crate::{image::ImageInfo, runtime::BindMount};
+use crate::{image::ImageInfo, network::FabricStates, runtime::BindMount};
 
 /// What a failed need means for who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub trait NetworkSource: Send + Sync + 'static {
         name: &Name,
         ports: &[v1::Port],
         mode: v1::NetworkMode,
+        fabric: Option<&v1::FabricSpec>,
     ) -> Result<Option<Address>, NeedError>;
     /// Gives both back.
     fn release(&self, tx: &Transaction<'_>, name: &Name) -> Result<(), NeedError>;
@@ -79,6 +81,10 @@ pub trait NetworkSource: Send + Sync + 'static {
     async fn detach(&self, name: &Name) -> Result<(), NeedError>;
     /// After a start of the agent: who runs.
     async fn restore(&self, running: &[(Name, u32)]) -> Result<(), NeedError>;
+    /// Puts in force what a commit changed of places and policies in the fabric.
+    async fn refresh(&self) -> Result<(), NeedError>;
+    /// Every workload's part in the fabric, now and from now on.
+    fn fabric_states(&self) -> watch::Receiver<Arc<FabricStates>>;
     /// Files of name resolution to bind into the workload.
     fn resolver_files(&self, name: &Name, address: Option<&Address>) -> Result<Vec<BindMount>, NeedError>;
     /// Removes those of workloads that are not to be kept.

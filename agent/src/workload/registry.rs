@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use capsule_proto::Name;
-use tokio::sync::{Semaphore, broadcast::error::RecvError};
+use tokio::sync::{Semaphore, broadcast::error::RecvError, watch};
 
 use super::{
     WorkloadError,
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     event::{Events, NewEvent},
     image::ImageUsers,
+    network::{FabricState, FabricStates},
     runtime::{RuntimeEvent, Sandbox, SharedRuntime, TaskState, Whom},
     store::{Store, StoreError},
     sys::file,
@@ -86,6 +87,24 @@ impl Parts {
         if let Some(network) = &self.network {
             network.retain_files(&keep);
         }
+    }
+
+    /// Puts in force what a commit changed of the fabric. What could not be is tried again by the
+    /// network, which tells why.
+    pub async fn refresh_fabric(&self) {
+        if let Some(network) = &self.network
+            && let Err(error) = network.refresh().await
+        {
+            tracing::warn!(%error, "places and policies in the fabric are not in force yet");
+        }
+    }
+
+    /// A workload's part in the fabric as it is, where it is to have one.
+    pub fn fabric_state(&self, desired: &Desired) -> Option<FabricState> {
+        desired.spec.fabric.as_ref()?;
+        let states = self.network.as_ref()?.fabric_states();
+        let state = states.borrow().get(&desired.name).cloned();
+        Some(state.unwrap_or_default())
     }
 
     pub fn tmp_dir(&self) -> PathBuf {
@@ -170,6 +189,9 @@ impl Workloads {
         }
         tokio::spawn(listen(Arc::downgrade(&all.registry), runtime_events));
         tokio::spawn(sweep(Arc::downgrade(&all.registry)));
+        if let Some(network) = &all.parts.network {
+            tokio::spawn(watch_fabric(Arc::downgrade(&all.registry), network.fabric_states()));
+        }
         Ok(all)
     }
 
@@ -318,7 +340,8 @@ impl Workloads {
     }
 
     fn spawn(&self, desired: Desired, record: Record, observed: Observed) -> Arc<Handle> {
-        let first = status::compose(&desired, &observed, &Volatile::default(), &record);
+        let fabric = self.parts.fabric_state(&desired);
+        let first = status::compose(&desired, &observed, &Volatile::default(), &record, fabric);
         let mut map = self.registry.lock();
         let handle = Handle::new(desired, first);
         if let Some(other) = map.insert(handle.name.clone(), handle.clone()) {
@@ -367,6 +390,19 @@ impl ImageUsers for Workloads {
             (reference, handle.name.clone())
         };
         Ok(self.registry.all().iter().map(normal).collect())
+    }
+}
+
+/// Whose part in the fabric changed shows it.
+async fn watch_fabric(registry: WeakRegistry, mut states: watch::Receiver<Arc<FabricStates>>) {
+    let mut shown = states.borrow_and_update().clone();
+    while states.changed().await.is_ok() {
+        let Some(registry) = registry.upgrade() else { return };
+        let now = states.borrow_and_update().clone();
+        let is_other = |name: &&Name| now.get(*name) != shown.get(*name);
+        let others: Vec<Name> = now.keys().chain(shown.keys()).filter(is_other).cloned().collect();
+        others.iter().filter_map(|name| registry.get(name)).for_each(|handle| handle.poke());
+        shown = now;
     }
 }
 

@@ -12,7 +12,10 @@ use super::{
     probe::Answer,
     spec::Desired,
 };
-use crate::runtime::{Exit, Task, TaskState};
+use crate::{
+    network::FabricState,
+    runtime::{Exit, Task, TaskState},
+};
 
 /// Ends in a row, soon after their start, that make a crash loop.
 pub(super) const CRASH_LOOP_ENDS: u32 = 3;
@@ -49,6 +52,7 @@ pub(super) fn compose(
     observed: &Observed,
     volatile: &Volatile,
     record: &Record,
+    fabric: Option<FabricState>,
 ) -> v1::WorkloadStatus {
     let (phase, reason) = phase(desired, observed, volatile, record);
     let running = phase == Phase::Running;
@@ -72,6 +76,7 @@ pub(super) fn compose(
             .as_ref()
             .map(|sandbox| sandbox.image_digest.clone())
             .unwrap_or_default(),
+        fabric: fabric.map(|state| state.to_wire()),
     }
 }
 

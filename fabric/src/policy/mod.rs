@@ -26,7 +26,7 @@ use capsule_proto::{Name, reference::Reference};
 pub use self::{
     compile::{Compiled, Direction, Element, Family, Protocol, Set, Shape, compile},
     filter::{Filter, Frame},
-    resolve::Wait,
+    resolve::{Wait, is_theirs},
     script::removal,
 };
 use crate::map::{Addresses, MemberMap};

@@ -8,7 +8,7 @@ use capsule_proto::{
 };
 
 use super::World;
-use crate::map::{Addresses, Member, Prefix};
+use crate::map::{Addresses, Member, MemberMap, Prefix};
 
 /// Why a reference allows nothing now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,14 @@ impl fmt::Display for Wait {
             Self::Capsule(member) => write!(f, "it is the address of {member} itself; write host@{member}"),
         }
     }
+}
+
+/// Whether a member may speak for these addresses: they are a workload's, behind it.
+pub fn is_theirs(map: &MemberMap, member: &Name, addresses: &Addresses) -> bool {
+    [addresses.ipv4.into(), addresses.ipv6.into()].into_iter().all(|address| {
+        let is_workload = map.plan().place(address).is_some_and(|(_, offset)| offset > 1);
+        is_workload && map.holder(address).is_some_and(|holder| holder.name == *member)
+    })
 }
 
 /// The prefixes that a peer has. Those of whole slices and wider ones stand for none of
@@ -101,13 +109,8 @@ fn named(world: &World<'_>, workload: &Name, capsule: &Pick) -> Result<Vec<Prefi
     let mut found = Vec::new();
     for member in members(world, capsule)? {
         let told = world.directory.get(&member.name).and_then(|workloads| workloads.get(workload));
-        let is_theirs = |addresses: &&Addresses| {
-            [addresses.ipv4.into(), addresses.ipv6.into()].into_iter().all(|address| {
-                let is_workload = world.map.plan().place(address).is_some_and(|(_, offset)| offset > 1);
-                is_workload && world.map.holder(address).is_some_and(|holder| holder.name == member.name)
-            })
-        };
-        found.extend(told.filter(is_theirs).copied().map(both).into_iter().flatten());
+        let told = told.filter(|addresses| is_theirs(world.map, &member.name, addresses));
+        found.extend(told.copied().map(both).into_iter().flatten());
     }
     let moved = world.map.overrides().iter();
     let moved = moved.filter(|moved| moved.workload == *workload && capsule.takes(moved.member.as_str()));

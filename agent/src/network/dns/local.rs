@@ -1,4 +1,5 @@
-//! Answers about this capsule's workloads: `web` and `web.capsule`.
+//! Answers about this capsule's workloads, `web` and `web.capsule`, and about the fabric's:
+//! `web.nuc-1.fabric`, and `web.fabric` where one member only has it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,6 +7,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use capsule_fabric::policy::Directory;
 use capsule_proto::Name as WorkloadName;
 use hickory_proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
@@ -20,12 +22,16 @@ use crate::network::{files::DOMAIN, layout::Member};
 /// Seconds that an answer may be kept: workloads come and go.
 const TTL: u32 = 5;
 
+/// Domain of the fabric's workloads, in a fabric.
+const FABRIC: &str = "fabric";
+
 type Table = HashMap<String, (Ipv4Addr, Ipv6Addr)>;
 
 /// Names of the attached workloads; cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Names {
     table: Arc<RwLock<Table>>,
+    fabric: Arc<RwLock<Option<Arc<Directory>>>>,
 }
 
 impl Names {
@@ -41,6 +47,11 @@ impl Names {
     pub(crate) fn replace(&self, members: &BTreeMap<WorkloadName, Member>) {
         let all = members.iter().map(|(name, member)| (name.to_string(), (member.ipv4, member.ipv6)));
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = all.collect();
+    }
+
+    /// Who is in the fabric; `None` where this capsule is in none.
+    pub(crate) fn set_fabric(&self, names: Option<Arc<Directory>>) {
+        *self.fabric.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     fn get(&self, name: &str) -> Option<(Ipv4Addr, Ipv6Addr)> {
@@ -97,6 +108,9 @@ fn lookup(names: &Names, name: &Name) -> Found {
     let text = name.to_ascii().to_ascii_lowercase();
     let text = text.trim_end_matches('.');
     let here = |name: &str| names.get(name).map(|(ipv4, ipv6)| Found::Workload(ipv4, ipv6));
+    if let Some(found) = in_fabric(names, text) {
+        return here(text).unwrap_or(found);
+    }
     if text == DOMAIN {
         return here(text).unwrap_or(Found::Domain);
     }
@@ -104,6 +118,33 @@ fn lookup(names: &Names, name: &Name) -> Found {
         Some(label) => here(label).unwrap_or(Found::Nothing),
         None => here(text).unwrap_or(Found::Foreign),
     }
+}
+
+/// What the fabric says of a name below its domain; `None` of other names, and outside a fabric.
+fn in_fabric(names: &Names, text: &str) -> Option<Found> {
+    let fabric = names.fabric.read().unwrap_or_else(PoisonError::into_inner);
+    let members = fabric.as_ref()?;
+    if text == FABRIC {
+        return Some(Found::Domain);
+    }
+    let labels: Vec<&str> = text.strip_suffix(FABRIC)?.strip_suffix('.')?.split('.').collect();
+    let workload = |member: &str, workload: &str| {
+        let found = members.get(&member.parse().ok()?)?.get(&workload.parse().ok()?)?;
+        Some(Found::Workload(found.ipv4, found.ipv6))
+    };
+    Some(match labels.as_slice() {
+        [name, member] => workload(member, name).unwrap_or(Found::Nothing),
+        [name] => {
+            let mut holders = members.keys().filter_map(|member| workload(member.as_str(), name));
+            match (holders.next(), holders.next()) {
+                (Some(only), None) => only,
+                // A member's own name has names below it.
+                _ if members.keys().any(|member| member.as_str() == *name) => Found::Domain,
+                _ => Found::Nothing,
+            }
+        }
+        _ => Found::Nothing,
+    })
 }
 
 fn reply(query: &Message, code: ResponseCode) -> Message {
@@ -137,7 +178,10 @@ fn addresses(query: &Message, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Message {
 fn negative(query: &Message, code: ResponseCode) -> Message {
     let mut reply = reply(query, code);
     reply.metadata.authoritative = true;
-    if let Ok(zone) = Name::from_ascii(format!("{DOMAIN}.")) {
+    let name = query.queries.first().map(|question| question.name.to_ascii().to_ascii_lowercase());
+    let is_of_fabric = name.is_some_and(|name| name.trim_end_matches('.').rsplit('.').next() == Some(FABRIC));
+    let zone = if is_of_fabric { FABRIC } else { DOMAIN };
+    if let Ok(zone) = Name::from_ascii(format!("{zone}.")) {
         let soa = SOA::new(zone.clone(), zone.clone(), 1, 0, 0, 0, TTL);
         reply.add_authority(Record::from_rdata(zone, TTL, RData::SOA(soa)));
     }

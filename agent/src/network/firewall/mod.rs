@@ -4,6 +4,7 @@ pub(super) mod ruleset;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use capsule_fabric::map::Prefix;
 use capsule_proto::Name;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,15 @@ pub(super) enum Change {
     Remove(Name),
     /// Everything anew.
     Replace(BTreeMap<Name, Member>),
+    /// All addresses of the fabric, whose traffic is decided elsewhere.
+    Fabric(Option<[Prefix; 2]>),
+}
+
+/// What the tables are to hold.
+#[derive(Clone, Default, PartialEq)]
+struct Wanted {
+    members: BTreeMap<Name, Member>,
+    fabric: Option<[Prefix; 2]>,
 }
 
 type Outcome = Result<(), Arc<RunError>>;
@@ -60,9 +70,9 @@ fn add(members: &mut BTreeMap<Name, Member>, name: Name, member: Member) {
 }
 
 async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
-    let mut members = BTreeMap::new();
+    let mut wanted = Wanted::default();
     // What the kernel has; `None` while that is unknown.
-    let mut applied: Option<BTreeMap<Name, Member>> = None;
+    let mut applied: Option<Wanted> = None;
     // Tables from before this task may be of another make.
     let mut old = Old::Remove;
     let mut batch = Vec::new();
@@ -70,21 +80,22 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
         let mut answers = Vec::with_capacity(batch.len());
         for (change, answer) in batch.drain(..) {
             match change {
-                Change::Add(name, member) => add(&mut members, name, member),
-                Change::Remove(name) => drop(members.remove(&name)),
+                Change::Add(name, member) => add(&mut wanted.members, name, member),
+                Change::Remove(name) => drop(wanted.members.remove(&name)),
                 Change::Replace(all) => {
-                    members = all;
+                    wanted.members = all;
                     applied = None;
                 }
+                Change::Fabric(ranges) => wanted.fabric = ranges,
             }
             answers.push(answer);
         }
-        let outcome = if applied.as_ref() == Some(&members) {
+        let outcome = if applied.as_ref() == Some(&wanted) {
             Ok(())
         } else {
-            replace(&layout, &members, old).await.map_err(Arc::new)
+            replace(&layout, &wanted, old).await.map_err(Arc::new)
         };
-        applied = outcome.is_ok().then(|| members.clone());
+        applied = outcome.is_ok().then(|| wanted.clone());
         old = if outcome.is_ok() { Old::Refill } else { Old::Remove };
         for answer in answers {
             drop(answer.send(outcome.clone()));
@@ -93,9 +104,11 @@ async fn serve(layout: Arc<Layout>, mut requests: mpsc::Receiver<Request>) {
 }
 
 /// Tables that somebody removed meanwhile are made anew.
-async fn replace(layout: &Layout, members: &BTreeMap<Name, Member>, old: Old) -> Result<(), RunError> {
-    if old == Old::Refill && nft::apply(&ruleset::render(layout, members, Old::Refill)).await.is_ok() {
+async fn replace(layout: &Layout, wanted: &Wanted, old: Old) -> Result<(), RunError> {
+    if old == Old::Refill
+        && nft::apply(&ruleset::render(layout, &wanted.members, wanted.fabric, Old::Refill)).await.is_ok()
+    {
         return Ok(());
     }
-    nft::apply(&ruleset::render(layout, members, Old::Remove)).await
+    nft::apply(&ruleset::render(layout, &wanted.members, wanted.fabric, Old::Remove)).await
 }

@@ -14,6 +14,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
+use capsule_fabric::map::Prefix;
 use capsule_proto::{Name, v1};
 
 use crate::network::{
@@ -31,13 +32,24 @@ pub(crate) enum Old {
 }
 
 /// The script of one transaction that replaces what both tables hold.
-pub(crate) fn render(layout: &Layout, members: &BTreeMap<Name, Member>, old: Old) -> String {
+pub(crate) fn render(
+    layout: &Layout,
+    members: &BTreeMap<Name, Member>,
+    fabric: Option<[Prefix; 2]>,
+    old: Old,
+) -> String {
     let table = layout.table();
     let mut script = match old {
         Old::Remove => removal(layout),
         Old::Refill => emptying(&table),
     };
-    let _ = write!(script, "table inet {table} {{\n{}{}}}\n", sets(members), INET.trim_start_matches('\n'));
+    let _ = write!(
+        script,
+        "table inet {table} {{\n{}{}{}}}\n",
+        sets(members),
+        ranges(fabric),
+        INET.trim_start_matches('\n')
+    );
     let _ =
         write!(script, "table bridge {table} {{\n{}{}}}\n", ports(members), BRIDGE.trim_start_matches('\n'));
     let [gateway4, gateway6] = layout.gateways();
@@ -59,7 +71,7 @@ pub(crate) fn removal(layout: &Layout) -> String {
 /// Takes rules and elements out and leaves counters.
 fn emptying(table: &str) -> String {
     let mut script = format!("flush table inet {table}\nflush table bridge {table}\n");
-    for set in ["workload4", "workload6"] {
+    for set in ["workload4", "workload6", "fabric4", "fabric6"] {
         let _ = writeln!(script, "flush set inet {table} {set}");
     }
     for map in ["published4", "published4_at", "published6", "published6_at"] {
@@ -78,6 +90,8 @@ const INET: &str = "
     iifname @BRIDGE ip daddr @GATEWAY4 th dport 53 return
     iifname @BRIDGE ip6 daddr @GATEWAY6 th dport 53 return
     ip6 daddr ::1 return
+    ip daddr @fabric4 return
+    ip6 daddr @fabric6 return
     dnat ip to ip daddr . meta l4proto . th dport map @published4_at
     dnat ip to meta l4proto . th dport map @published4
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at
@@ -115,6 +129,8 @@ const INET: &str = "
     ct state established,related accept
     ct state invalid drop
     iifname @BRIDGE accept
+    ip daddr @fabric4 accept
+    ip6 daddr @fabric6 accept
     ct status dnat accept
     counter name unasked drop
   }
@@ -143,13 +159,32 @@ fn sets(members: &BTreeMap<Name, Member>) -> String {
     .concat()
 }
 
+/// All addresses of the fabric: nothing is published on them or translated, and who may talk there
+/// is decided in the policies' own table.
+fn ranges(fabric: Option<[Prefix; 2]>) -> String {
+    let [four, six] = fabric.map_or([None, None], |ranges| ranges.map(Some));
+    [("fabric4", "ipv4_addr", four), ("fabric6", "ipv6_addr", six)]
+        .map(|(name, kind, range)| {
+            let range: Vec<String> = range.iter().map(Prefix::to_string).collect();
+            block("set", name, &format!("{kind}; flags interval"), &range)
+        })
+        .concat()
+}
+
 fn ports(members: &BTreeMap<Name, Member>) -> String {
     let source = |member: &Member, address: IpAddr| {
         let mac = member.mac().map(|octet| format!("{octet:02x}")).join(":");
         format!("\"{}\" . {mac} . {address}", member.veth)
     };
-    let four: Vec<_> = members.values().map(|member| source(member, member.ipv4.into())).collect();
-    let six: Vec<_> = members.values().map(|member| source(member, member.ipv6.into())).collect();
+    let (mut four, mut six) = (Vec::new(), Vec::new());
+    for member in members.values() {
+        let fabric = member.fabric.iter();
+        let fabric = fabric.flat_map(|addresses| [addresses.ipv4.into(), addresses.ipv6.into()]);
+        for address in [member.ipv4.into(), member.ipv6.into()].into_iter().chain(fabric) {
+            let of_family: &mut Vec<_> = if IpAddr::is_ipv4(&address) { &mut four } else { &mut six };
+            of_family.push(source(member, address));
+        }
+    }
     [
         block("set", "member4", "ifname . ether_addr . ipv4_addr", &four),
         block("set", "member6", "ifname . ether_addr . ipv6_addr", &six),
