@@ -12,7 +12,11 @@ use tonic::transport::Server;
 
 use super::engine::Engine;
 use crate::{
-    event::Events, fabric::Fabric, identity::Identity, image::rpc::ImagesService, node::Node,
+    event::Events,
+    fabric::{Fabric, rpc::FabricService},
+    identity::Identity,
+    image::rpc::ImagesService,
+    node::Node,
     workload::Workloads,
 };
 
@@ -47,6 +51,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
     let Services { identity, node, events, workloads, fabric, engine } = services;
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
+    let fabric = FabricService { fabric, network: engine.network.clone() };
     let router = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

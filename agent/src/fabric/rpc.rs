@@ -4,27 +4,35 @@ use capsule_proto::v1::{self, fabric_server};
 use tonic::{Request, Response, Status};
 
 use super::{Fabric, FabricError};
-use crate::identity::Caller;
+use crate::{identity::Caller, network::Network, status::chain};
+
+/// The service: the fabric, and what its policies do to this capsule's workloads.
+pub struct FabricService {
+    /// Keys and map.
+    pub fabric: Fabric,
+    /// Workloads' part; `None` on a capsule without a bridge.
+    pub network: Option<Network>,
+}
 
 #[tonic::async_trait]
-impl fabric_server::Fabric for Fabric {
+impl fabric_server::Fabric for FabricService {
     async fn get_status(
         &self,
         _: Request<v1::GetFabricStatusRequest>,
     ) -> Result<Response<v1::FabricStatus>, Status> {
-        Ok(Response::new(self.status().await?))
+        Ok(Response::new(self.fabric.status().await?))
     }
 
     async fn ensure_key(
         &self,
         request: Request<v1::EnsureFabricKeyRequest>,
     ) -> Result<Response<v1::EnsureFabricKeyResponse>, Status> {
-        let key = Fabric::ensure_key(self, request.into_inner().next).await?;
+        let key = self.fabric.ensure_key(request.into_inner().next).await?;
         Ok(Response::new(v1::EnsureFabricKeyResponse { public_key: key.bytes().to_vec() }))
     }
 
     async fn get_map(&self, _: Request<v1::GetMapRequest>) -> Result<Response<v1::SignedMap>, Status> {
-        Ok(Response::new(self.signed().await.ok_or(FabricError::NoMap)?))
+        Ok(Response::new(self.fabric.signed().await.ok_or(FabricError::NoMap)?))
     }
 
     async fn put_map(
@@ -36,15 +44,26 @@ impl fabric_server::Fabric for Fabric {
             .into_inner()
             .map
             .ok_or_else(|| Status::invalid_argument("there is no map in the call"))?;
-        let generation = self.put(map, &carrier).await?;
+        let generation = self.fabric.put(map, &carrier).await?;
         Ok(Response::new(v1::PutMapResponse { generation: generation.0 }))
+    }
+
+    async fn list_drops(
+        &self,
+        _: Request<v1::ListDropsRequest>,
+    ) -> Result<Response<v1::ListDropsResponse>, Status> {
+        let drops = match &self.network {
+            Some(network) => network.drops().await.map_err(|error| Status::unavailable(chain(&error)))?,
+            None => Vec::new(),
+        };
+        Ok(Response::new(v1::ListDropsResponse { drops }))
     }
 
     async fn leave(
         &self,
         _: Request<v1::LeaveFabricRequest>,
     ) -> Result<Response<v1::LeaveFabricResponse>, Status> {
-        Fabric::leave(self).await?;
+        self.fabric.leave().await?;
         Ok(Response::new(v1::LeaveFabricResponse {}))
     }
 }

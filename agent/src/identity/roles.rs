@@ -30,6 +30,7 @@ const LEAST_ROLES: &[(&str, Role, &str)] = &[
     ("/capsule.v1.Fabric/EnsureKey", Role::Operator, "make the capsule's fabric key"),
     ("/capsule.v1.Fabric/GetMap", Role::Viewer, "read the member map"),
     ("/capsule.v1.Fabric/PutMap", Role::Operator, "change the fabric"),
+    ("/capsule.v1.Fabric/ListDrops", Role::Viewer, "see what policies refused"),
     ("/capsule.v1.Fabric/Leave", Role::Operator, "leave the fabric"),
     ("/capsule.v1.Workloads/Apply", Role::Operator, "apply manifests"),
     ("/capsule.v1.Workloads/Plan", Role::Viewer, "see what an apply would do"),

@@ -5,6 +5,8 @@
 //!   [world] 192.0.2.2 ──veth── 192.0.2.1 [capsule's namespace] ── bridge ── workloads
 //! ```
 
+mod fabric;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -13,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use capsule_fabric::map::MemberMap;
 use tempfile::TempDir;
 
 use super::*;
@@ -104,6 +107,7 @@ struct Capsule {
     dir: TempDir,
     store: Store,
     network: Network,
+    map: watch::Sender<Option<Arc<MemberMap>>>,
 }
 
 impl Capsule {
@@ -115,8 +119,9 @@ impl Capsule {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("resolv.conf"), "search example.com\n").unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let network = start(dir.path(), &store, id, subnet).await;
-        Self { dir, store, network }
+        let map = watch::Sender::new(None);
+        let network = start(dir.path(), &store, id, subnet, &map).await;
+        Self { dir, store, network, map }
     }
 
     fn resolv_conf(&self) -> PathBuf {
@@ -125,17 +130,26 @@ impl Capsule {
 
     /// As if the agent had been killed and started.
     async fn restart(self) -> Self {
-        let Self { dir, store, network } = self;
+        let Self { dir, store, network, map } = self;
         drop(network);
         tokio::task::yield_now().await;
-        let network = start(dir.path(), &store, ID, None).await;
-        Self { dir, store, network }
+        let network = start(dir.path(), &store, ID, None, &map).await;
+        Self { dir, store, network, map }
     }
 
     async fn reserve(&self, name: &str, ports: Vec<v1::Port>) -> Result<Reservation, NetworkError> {
+        self.reserve_in_fabric(name, ports, None).await
+    }
+
+    async fn reserve_in_fabric(
+        &self,
+        name: &str,
+        ports: Vec<v1::Port>,
+        fabric: Option<v1::FabricSpec>,
+    ) -> Result<Reservation, NetworkError> {
         let (network, name) = (self.network.clone(), name.parse().unwrap());
         let work = move |tx: &rusqlite::Transaction<'_>| {
-            network.reserve(tx, &name, &ports, v1::NetworkMode::Bridge).map(Option::unwrap)
+            network.reserve(tx, &name, &ports, v1::NetworkMode::Bridge, fabric.as_ref()).map(Option::unwrap)
         };
         self.store.write(work).await
     }
@@ -148,12 +162,19 @@ impl Capsule {
     }
 }
 
-async fn start(dir: &Path, store: &Store, id: &str, subnet: Option<&str>) -> Network {
+async fn start(
+    dir: &Path,
+    store: &Store,
+    id: &str,
+    subnet: Option<&str>,
+    map: &watch::Sender<Option<Arc<MemberMap>>>,
+) -> Network {
     let config = NetworkConfig {
         capsule_id: id.into(),
         state_dir: dir.to_owned(),
         bridge_subnet: subnet.map(str::to_owned),
         resolv_conf: dir.join("resolv.conf"),
+        membership: Membership { capsule: id.parse().unwrap(), map: map.subscribe() },
     };
     Network::start(config, store.clone(), Events::start(store.clone())).await.unwrap()
 }
