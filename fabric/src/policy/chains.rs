@@ -68,7 +68,7 @@ const BASE: &str = r#"
 "#;
 
 /// Chains of one family: `@N` is its number, `@IP` and `@PING` its words.
-const FAMILY: &str = r#"
+const FAMILY: &str = "
   chain flow@N {
     ct state related meta l4proto @PING accept
     ct state invalid,untracked counter name malformed drop
@@ -104,7 +104,7 @@ const FAMILY: &str = r#"
     meta l4proto != { tcp, udp } update @refused_in@N { @IP saddr . @IP daddr . meta l4proto . th dport & 0 }
     counter name refused drop
   }
-"#;
+";
 
 /// Chains that those of a family go to, so that they are there first.
 const TARGETS: [&str; 10] =

@@ -148,9 +148,10 @@ impl Part {
         let Some(spec) = spec else { return Ok(table::release(tx, workload)?) };
         let map = self.membership.map.borrow().clone();
         let hosts = view::hosts(map.as_deref(), self.membership.capsule);
-        match table::hold(tx, workload, spec, hosts)? {
-            true => Ok(()),
-            false => Err(NetworkError::PlacesExhausted { workload: workload.clone() }),
+        if table::hold(tx, workload, spec, hosts)? {
+            Ok(())
+        } else {
+            Err(NetworkError::PlacesExhausted { workload: workload.clone() })
         }
     }
 

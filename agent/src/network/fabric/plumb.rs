@@ -24,6 +24,15 @@ pub(super) struct Place {
     pub(super) ranges: [Prefix; 2],
 }
 
+/// How far the host's packets get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To the fabric's workloads here, from the capsule's own address.
+    Whole,
+    /// There too, but the host has that address not yet.
+    Nameless,
+}
+
 fn both(addresses: &Addresses) -> [IpAddr; 2] {
     [addresses.ipv4.into(), addresses.ipv6.into()]
 }
@@ -34,7 +43,7 @@ fn bits(address: IpAddr) -> u8 {
 
 /// Leads the host's packets for these workloads to the bridge, and those for no others. `own` is what
 /// the host's packets come from, once the host has it.
-pub(super) fn lead(bridge: Bridge, members: &[Member], own: Option<Addresses>) -> io::Result<()> {
+pub(super) fn lead(bridge: Bridge, members: &[Member], own: Option<Addresses>) -> io::Result<Reach> {
     let mut netlink = Netlink::open()?;
     let has: BTreeSet<IpAddr> =
         link::addresses(&mut netlink)?.into_iter().map(|(_, address)| address).collect();
@@ -60,7 +69,9 @@ pub(super) fn lead(bridge: Bridge, members: &[Member], own: Option<Addresses>) -
     }
     let present: BTreeSet<OwnRoute> = route::by(&mut netlink, bridge.index)?.into_iter().collect();
     present.difference(&wanted).try_for_each(|gone| route::delete(&mut netlink, gone))?;
-    wanted.difference(&present).try_for_each(|new| route::ensure(&mut netlink, new))
+    wanted.difference(&present).try_for_each(|new| route::ensure(&mut netlink, new))?;
+    let is_whole = wanted.iter().all(|route| route.source.is_some());
+    Ok(if is_whole { Reach::Whole } else { Reach::Nameless })
 }
 
 /// Gives the workload in `namespace` this place in the fabric, or none.

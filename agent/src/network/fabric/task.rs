@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     FabricStates, MEMBER_PORT,
-    plumb::{self, Place},
+    plumb::{self, Place, Reach},
     rows,
     view::View,
 };
@@ -55,8 +55,21 @@ struct Attached {
     pid: u32,
     /// As the firewall knows it.
     member: Member,
-    /// What was made inside; `None` where that is not known.
-    inside: Option<Option<Place>>,
+    inside: Inside,
+}
+
+/// What was made inside.
+#[derive(PartialEq)]
+enum Inside {
+    Unknown,
+    Nothing,
+    Is(Place),
+}
+
+impl From<Option<Place>> for Inside {
+    fn from(place: Option<Place>) -> Self {
+        place.map_or(Self::Nothing, Self::Is)
+    }
 }
 
 /// What the kernel has of the packet filter.
@@ -109,11 +122,11 @@ impl Task {
                 self.take(request, &mut answers);
             }
             let outcome = self.converge().await;
-            failed = outcome.is_err();
+            failed = !matches!(outcome, Ok(Reach::Whole));
             self.tell(outcome.as_ref().err());
             for answer in answers {
                 let outcome = match &outcome {
-                    Ok(()) => Ok(()),
+                    Ok(_) => Ok(()),
                     Err(error) => Err(NetworkError::Fabric(crate::status::chain(error))),
                 };
                 drop(answer.send(outcome));
@@ -125,11 +138,11 @@ impl Task {
         match request {
             Request::Attach(name, pid, member, answer) => {
                 // A new namespace has nothing inside.
-                self.attached.insert(name, Attached { pid, member, inside: Some(None) });
+                self.attached.insert(name, Attached { pid, member, inside: Inside::Nothing });
                 answers.push(answer);
             }
             Request::Restore(running, answer) => {
-                let known = |(name, (pid, member))| (name, Attached { pid, member, inside: None });
+                let known = |(name, (pid, member))| (name, Attached { pid, member, inside: Inside::Unknown });
                 self.attached = running.into_iter().map(known).collect();
                 answers.push(answer);
             }
@@ -149,7 +162,7 @@ impl Task {
     }
 
     /// The filter first, so that nobody has an address that nothing guards.
-    async fn converge(&mut self) -> Result<(), NetworkError> {
+    async fn converge(&mut self) -> Result<Reach, NetworkError> {
         let rows = self.tools.store.read(rows).await?;
         let map = self.map.borrow_and_update().clone();
         let directory = self.directory.borrow_and_update().clone();
@@ -199,7 +212,7 @@ impl Task {
     }
 
     /// Addresses and routes, on the host and inside.
-    async fn place(&mut self, view: &View<'_>, states: &FabricStates) -> Result<(), NetworkError> {
+    async fn place(&mut self, view: &View<'_>, states: &FabricStates) -> Result<Reach, NetworkError> {
         for (name, attached) in &mut self.attached {
             let addresses = states.get(name).and_then(|state| state.addresses);
             if attached.member.fabric != addresses {
@@ -211,12 +224,12 @@ impl Task {
         let members: Vec<Member> = self.attached.values().map(|attached| attached.member.clone()).collect();
         let (bridge, own) = (self.tools.bridge, view.own());
         let attempt = NetworkError::kernel("lead packets for the fabric to workloads");
-        blocking(move || plumb::lead(bridge, &members, own).map_err(attempt)).await?;
+        let reach = blocking(move || plumb::lead(bridge, &members, own).map_err(attempt)).await?;
         for (name, attached) in &mut self.attached {
             let ranges = view.ranges();
             let place =
                 attached.member.fabric.zip(ranges).map(|(addresses, ranges)| Place { addresses, ranges });
-            if attached.inside == Some(place) {
+            if attached.inside == place.into() {
                 continue;
             }
             let (layout, member, pid) = (self.tools.layout.clone(), attached.member.clone(), attached.pid);
@@ -226,7 +239,7 @@ impl Task {
                 plumb::place(&layout, bridge, &netns_of(pid), &member, place.as_ref()).map_err(attempt)
             });
             match inside.await {
-                Ok(()) => attached.inside = Some(place),
+                Ok(()) => attached.inside = place.into(),
                 // One that ends right now must not keep the others from their places.
                 Err(error) if !netns_of(pid).exists() => {
                     tracing::debug!(%error, workload = %name, "it ended before it had its place in the fabric");
@@ -234,7 +247,7 @@ impl Task {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(reach)
     }
 }
 
