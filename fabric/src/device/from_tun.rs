@@ -67,7 +67,8 @@ impl FromTun {
     }
 }
 
-fn seal_one(id: PeerId, packet: &[u8], peers: &mut Peers, outbound: &mut Outbound, now: Instant) {
+/// Seals one packet for a peer; without a session it waits for one.
+pub fn seal_one(id: PeerId, packet: &[u8], peers: &mut Peers, outbound: &mut Outbound, now: Instant) {
     let Some(peer) = peers.get_mut(id).filter(|peer| peer.endpoint.is_some()) else { return };
     let Some(tunnel) = peer.tunnel.as_mut().filter(|_| outbound.has_room(packet.len())) else { return };
     if let TunnResult::WriteToNetwork(message) = tunnel.encapsulate(packet, outbound.room()) {

@@ -94,17 +94,24 @@ impl Inbound {
 }
 
 /// The messages of one sender.
-struct Messages<'a> {
-    endpoint: Endpoint,
-    opened: &'a mut ToTun,
-    last: &'a mut Option<(u32, PeerId)>,
-    now: Instant,
-    peers: &'a mut Peers,
-    outbound: &'a mut Outbound,
+pub struct Messages<'a> {
+    /// Who it is.
+    pub endpoint: Endpoint,
+    /// Where packets go.
+    pub opened: &'a mut ToTun,
+    /// What was found for the message before.
+    pub last: &'a mut Option<(u32, PeerId)>,
+    /// When the batch came.
+    pub now: Instant,
+    /// Who may speak.
+    pub peers: &'a mut Peers,
+    /// Where answers go.
+    pub outbound: &'a mut Outbound,
 }
 
 impl Messages<'_> {
-    fn take(&mut self, received: Received<'_>) {
+    /// Takes each of them; what is wrong with one is its sender's affair.
+    pub fn take(&mut self, received: Received<'_>) {
         for message in received.bytes.chunks(received.segment) {
             let _ = match Tunn::parse_incoming_packet(message) {
                 Ok(Packet::PacketData(data)) => self.data(data.receiver_idx, message),

@@ -16,11 +16,15 @@ mod engine;
 mod flow;
 mod from_tun;
 mod inbound;
+#[cfg(test)]
+mod join_tests;
 mod mmsg;
 mod outbound;
 mod packet;
 mod peers;
 mod segment;
+#[cfg(test)]
+mod session_tests;
 mod state;
 mod timers;
 mod to_tun;

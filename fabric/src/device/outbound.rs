@@ -89,6 +89,16 @@ impl Outbound {
         self.push_to(endpoint, None, bytes, false);
     }
 
+    /// What waits, each datagram alone.
+    #[cfg(test)]
+    pub fn drain(&mut self) -> Vec<Vec<u8>> {
+        let whole = |run: &Run| self.buffer[run.start..run.start + run.bytes].chunks(run.segment);
+        let datagrams = self.runs.iter().flat_map(whole).map(<[u8]>::to_vec).collect();
+        self.runs.clear();
+        self.used = 0;
+        datagrams
+    }
+
     fn push_to(&mut self, endpoint: Endpoint, peer: Option<PeerId>, bytes: usize, segments: bool) {
         let start = self.used;
         self.used += bytes;

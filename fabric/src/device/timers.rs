@@ -32,7 +32,7 @@ pub fn tick(peers: &mut Peers, sockets: &Sockets, outbound: &mut Outbound) {
 }
 
 /// Writes the message that is due for a peer; how long it is.
-fn due(peer: &mut Peer, room: &mut [u8], now: Instant) -> Option<usize> {
+pub fn due(peer: &mut Peer, room: &mut [u8], now: Instant) -> Option<usize> {
     let keepalive = peer.keepalive().filter(|interval| now.duration_since(peer.last_traffic) >= *interval);
     let tunnel = peer.tunnel.as_mut()?;
     // Its clock stands still without this call, also where nobody knows the peer's address.

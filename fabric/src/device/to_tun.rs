@@ -1,7 +1,7 @@
 //! Opened packets on their way to the TUN: those that follow each other in a flow are joined, so
 //! that the kernel takes them through its stack once.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use super::{
     MAX_PACKET, Offloads,
@@ -106,6 +106,11 @@ impl ToTun {
 
     /// Writes them. What the kernel does not take, as while the link is down, is dropped.
     pub fn write(&mut self, tun: &Tun) {
+        self.finish_all(|parts| tun.write(parts));
+    }
+
+    /// Gives each joined packet, its header first, to `write`, and forgets them all.
+    pub fn finish_all(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<()>) {
         self.open.clear();
         for at in 0..self.groups.len() {
             let header = self.finish(at).to_bytes();
@@ -116,7 +121,7 @@ impl ToTun {
                 slices[count] = IoSlice::new(&self.buffer[part.start..part.start + part.bytes]);
                 (count, next) = (count + 1, part.next);
             }
-            if let Err(error) = tun.write(&slices[..count]) {
+            if let Err(error) = write(&slices[..count]) {
                 tracing::trace!(%error, "the TUN did not take a packet");
             }
         }

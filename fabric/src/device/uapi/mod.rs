@@ -7,6 +7,8 @@
 pub mod connection;
 pub mod request;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{io, os::fd::AsFd as _, time::Duration};
 
