@@ -60,6 +60,7 @@ impl Up {
             name: self.which.name.clone(),
             dir: self.which.dir()?,
             nodes: substrate::node_names(self.nodes),
+            behind_nat: Vec::new(),
             owner: Owner::Nobody,
         };
         step("joining network namespaces", async |_| {

@@ -37,6 +37,7 @@ pub struct FleetBuilder {
     nodes: usize,
     disks: Vec<(String, u64)>,
     mounts: Vec<(String, String)>,
+    behind_nat: Vec<String>,
     adopt: bool,
     images: bool,
 }
@@ -52,6 +53,12 @@ impl FleetBuilder {
     /// starts.
     pub fn mounts(mut self, capsule: &str, script: &str) -> Self {
         self.mounts.push((capsule.to_owned(), script.to_owned()));
+        self
+    }
+
+    /// Puts a capsule behind a router of its own.
+    pub fn behind_nat(mut self, capsule: &str) -> Self {
+        self.behind_nat.push(capsule.to_owned());
         self
     }
 
@@ -77,6 +84,7 @@ impl FleetBuilder {
             dir: Path::new(DIR).join(&name),
             name,
             nodes: nodes.clone(),
+            behind_nat: self.behind_nat.clone(),
             owner: Owner::ThisProgram,
         };
         let mut testbed = Testbed::ensure(&request)?;
@@ -113,7 +121,14 @@ impl Fleet {
 
     /// The same with choices.
     pub fn builder(nodes: usize) -> FleetBuilder {
-        FleetBuilder { nodes, disks: Vec::new(), mounts: Vec::new(), adopt: true, images: true }
+        FleetBuilder {
+            nodes,
+            disks: Vec::new(),
+            mounts: Vec::new(),
+            behind_nat: Vec::new(),
+            adopt: true,
+            images: true,
+        }
     }
 
     /// One of its capsules.

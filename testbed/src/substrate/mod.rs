@@ -10,10 +10,11 @@
 //!
 //! [`Testbed`] makes and removes it; [`record`] is what survives a crash of whoever made it;
 //! [`plan`] says who gets which address; [`agent`] starts and stops the agents; [`fault`] breaks
-//! the network; [`teardown`] finds and removes whatever is left.
+//! the network; [`nat`] puts a capsule behind a router; [`teardown`] finds and removes whatever is left.
 
 pub mod agent;
 pub mod fault;
+pub mod nat;
 pub mod plan;
 pub mod record;
 mod teardown;
@@ -53,6 +54,8 @@ pub struct Request {
     pub dir: PathBuf,
     /// Names of the capsules.
     pub nodes: Vec<String>,
+    /// Those of them that are behind a router.
+    pub behind_nat: Vec<String>,
     /// Who takes it down.
     pub owner: Owner,
 }

@@ -38,6 +38,11 @@ impl Plan {
         format!("{}-n-{node}", self.name)
     }
 
+    /// Namespace of the router that a node is behind, where it is.
+    pub fn router(&self, node: &str) -> String {
+        format!("{}-r-{node}", self.name)
+    }
+
     /// Interface in the root namespace through which the operator reaches the capsules.
     pub fn operator_link(&self) -> String {
         format!("tb-{}", self.name)

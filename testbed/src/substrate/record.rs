@@ -50,11 +50,21 @@ pub struct Node {
     /// What a shell does to the mounts that its agent sees, and nobody else, before it starts.
     #[serde(default)]
     pub mounts: Option<String>,
+    /// Whether it is behind a router.
+    #[serde(default)]
+    pub behind_nat: bool,
 }
 
 impl Node {
-    fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), agent: None, disk_bytes: None, options: Vec::new(), mounts: None }
+    fn new(name: &str, behind_nat: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            agent: None,
+            disk_bytes: None,
+            options: Vec::new(),
+            mounts: None,
+            behind_nat,
+        }
     }
 }
 
@@ -110,7 +120,7 @@ fn path(name: &str) -> PathBuf {
 pub fn claim(request: &Request) -> Result<Record> {
     fs::create_dir_all(DIR).with_context(|| format!("cannot make {DIR}"))?;
     let _one_at_a_time = lock()?;
-    let node = |name: &String| Node::new(name);
+    let node = |name: &String| Node::new(name, request.behind_nat.contains(name));
     let mut record = match Record::load(&request.name)? {
         Some(known) if known.dir != request.dir => {
             bail!("testbed {} exists in {}; take it down first", known.name, known.dir.display())

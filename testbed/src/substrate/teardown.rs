@@ -46,7 +46,8 @@ pub fn remove(record: &Record, state: State) -> Result<()> {
 
 fn namespaces(record: &Record, plan: &Plan) -> Vec<String> {
     let nodes = record.nodes.iter().map(|node| plan.namespace(&node.name));
-    nodes.chain([plan.hub()]).collect()
+    let routers = record.nodes.iter().filter(|node| node.behind_nat).map(|node| plan.router(&node.name));
+    nodes.chain(routers).chain([plan.hub()]).collect()
 }
 
 fn cgroups(record: &Record, inodes: &BTreeSet<u64>) -> BTreeSet<String> {

@@ -3,13 +3,13 @@
 use anyhow::Result;
 
 use super::{
-    Plan, Record,
+    Plan, Record, nat,
     plan::{PREFIX_V4, PREFIX_V6},
 };
 use crate::sys::{link, netns};
 
 /// Bridge inside the hub.
-const BRIDGE: &str = "br0";
+pub(super) const BRIDGE: &str = "br0";
 /// Interface of a node.
 pub const NODE_LINK: &str = "eth0";
 
@@ -18,7 +18,10 @@ pub fn ensure(record: &Record) -> Result<()> {
     let plan = Plan::new(&record.name, record.subnet);
     ensure_hub(&plan)?;
     for (position, node) in record.nodes.iter().enumerate() {
-        ensure_node(&plan, position, &node.name)?;
+        match node.behind_nat {
+            true => nat::ensure(&plan, position, &node.name)?,
+            false => ensure_node(&plan, position, &node.name)?,
+        }
     }
     Ok(())
 }

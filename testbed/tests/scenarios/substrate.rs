@@ -9,7 +9,10 @@ use std::{
 use testbed::{
     fixtures,
     registry::{Access, Registry},
-    substrate::{Owner, Record, Request, State, Testbed, fault::Losses, node_names, remove_stale},
+    scenario::Fleet,
+    substrate::{
+        Owner, Record, Request, State, Testbed, fault::Losses, nat::INSIDE, node_names, remove_stale,
+    },
     sys::{link, netns, process::Process},
 };
 
@@ -17,7 +20,8 @@ const SOON: Duration = Duration::from_secs(2);
 
 fn request(name: &str, nodes: usize) -> Request {
     let dir = PathBuf::from("/var/lib/capsule-testbed").join(name);
-    Request { name: name.to_owned(), dir, nodes: node_names(nodes), owner: Owner::ThisProgram }
+    let nodes = node_names(nodes);
+    Request { name: name.to_owned(), dir, nodes, behind_nat: Vec::new(), owner: Owner::ThisProgram }
 }
 
 /// Takes the testbed down also where the test fails.
@@ -127,4 +131,25 @@ fn the_registry_stores_what_is_pushed_and_asks_for_a_password() {
         registry.resume(&mut testbed).unwrap();
         testbed.remove(State::Remove).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_capsule_behind_a_router_is_reached_at_its_api_and_by_no_other_way() -> anyhow::Result<()> {
+    let fleet = Fleet::builder(2).behind_nat("a").without_images().start().await?;
+    let (a, b) = (fleet.capsule("a"), fleet.capsule("b"));
+    a.fleetctl(&["capsule", "info"]).await?.ok()?;
+    let connects = |from: &str, to: SocketAddr| {
+        netns::inside(from, || TcpStream::connect_timeout(&to, SOON).map_err(|error| error.kind()))
+    };
+    // It calls others, as one that they see elsewhere than it is.
+    assert!(connects(&a.namespace(), b.api()?)?.is_ok());
+    let listener = netns::inside(&b.namespace(), || TcpListener::bind("0.0.0.0:7000"))??;
+    let calls = connects(&a.namespace(), SocketAddr::new(b.api()?.ip(), 7000))?;
+    assert!(calls.is_ok());
+    assert_eq!(listener.accept()?.1.ip(), a.api()?.ip());
+    assert!(connects(&b.namespace(), a.api()?)?.is_ok());
+    let _inside = netns::inside(&a.namespace(), || TcpListener::bind((INSIDE, 7000)))??;
+    assert!(connects(&b.namespace(), SocketAddr::new(a.api()?.ip(), 7000))?.is_err());
+    fleet.passed();
+    Ok(())
 }
