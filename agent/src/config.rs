@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use capsule_proto::DEFAULT_PORT;
 
-use crate::image::{Authority, Mirror};
+use crate::{
+    fabric::{FabricConfig, LinkConfig, Wireguard},
+    image::{Authority, Mirror},
+};
 
 /// The host's own list of resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -39,6 +42,10 @@ pub struct Config {
     #[arg(long, value_name = "PORT", default_value_t = FABRIC_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub fabric_port: u16,
 
+    /// Which WireGuard carries the fabric
+    #[arg(long, value_enum, default_value_t)]
+    pub wireguard: Wireguard,
+
     /// Where the resolvers are listed that answer workloads' questions about the outer world
     #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
     pub resolv_conf: PathBuf,
@@ -67,11 +74,26 @@ impl Config {
             containerd: "containerd".into(),
             bridge_subnet: None,
             fabric_port: FABRIC_PORT,
+            wireguard: Wireguard::Auto,
             resolv_conf: RESOLV_CONF.into(),
             mirrors: Vec::new(),
             insecure_registries: Vec::new(),
             registry_authorities: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// The part that the fabric must know; a simulated capsule has no link.
+    pub(crate) fn fabric(&self, is_simulated: bool) -> std::io::Result<FabricConfig> {
+        let real = || {
+            Ok::<_, std::io::Error>(LinkConfig {
+                wireguard: self.wireguard,
+                program: std::env::current_exe()?,
+            })
+        };
+        let link = if is_simulated { None } else { Some(real()?) };
+        Ok(FabricConfig { state_dir: self.state_dir.clone(), port: self.fabric_port, link })
     }
 }
 

@@ -116,7 +116,9 @@ impl From<FabricError> for Status {
             FabricError::Map(_) | FabricError::Signature { .. } => Code::InvalidArgument,
             FabricError::Signer { .. } => Code::PermissionDenied,
             FabricError::Refused(MapRefusal::Older { .. } | MapRefusal::Fork { .. }) => Code::Aborted,
-            FabricError::Refused(_) | FabricError::Overlap { .. } => Code::FailedPrecondition,
+            FabricError::Refused(_) | FabricError::Overlap { .. } | FabricError::Port { .. } => {
+                Code::FailedPrecondition
+            }
             FabricError::NoMap => Code::NotFound,
             FabricError::Closed => Code::Unavailable,
             FabricError::Key { .. } | FabricError::Kernel { .. } => Code::Internal,

@@ -104,6 +104,9 @@ pub enum Command {
     /// Volumes on capsules
     #[command(subcommand, visible_alias = "volumes")]
     Volume(run::volume::Volume),
+    /// Capsules as one private network
+    #[command(subcommand)]
+    Fabric(run::fabric::Fabric),
     /// Operator keys
     #[command(subcommand, visible_alias = "keys")]
     Key(run::key::Key),

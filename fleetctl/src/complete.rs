@@ -57,6 +57,14 @@ pub fn groups(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(groups.collect(), current)
 }
 
+/// Members of the fabric, by the map that was seen last.
+pub fn members(current: &OsStr) -> Vec<CompletionCandidate> {
+    let map = Fleet::open().ok().and_then(|fleet| fleet.home().fabric_map().ok().flatten());
+    let map = map.and_then(|map| capsule_fabric::map::SignedMap::try_from(map).ok());
+    let members = map.iter().flat_map(|signed| signed.map().members());
+    candidates(members.map(|member| member.name.to_string()).collect(), current)
+}
+
 /// Workloads.
 pub fn workloads(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(live(async |capsule| named::workload_names(&capsule).await), current)

@@ -40,6 +40,28 @@ impl Session {
         })
     }
 
+    /// The capsules of these names, and those of the flags where there are none; where nothing at all
+    /// is said, `None`: what changes several capsules does not go by the current one.
+    pub fn named(&self, names: &[String]) -> Result<Option<Vec<Target>>> {
+        let Global { capsules, groups, selector, all, .. } = &self.global;
+        let is_silent = capsules.is_empty() && groups.is_empty() && selector.is_none() && !all;
+        match (names.is_empty(), is_silent) {
+            (true, true) => Ok(None),
+            (true, false) => self.targets().map(Some),
+            (false, true) => {
+                self.select(&Selection { names: names.to_vec(), ..Selection::default() }).map(Some)
+            }
+            (false, false) => {
+                Err(usage("name the capsules either as arguments or with -c, --group, -l or --all"))
+            }
+        }
+    }
+
+    /// Every capsule that this operator knows.
+    pub fn everyone(&self) -> Result<Vec<Target>> {
+        self.select(&Selection { all: true, ..Selection::default() })
+    }
+
     /// What is meant by workload references: each capsule with the names asked of it. A reference
     /// with a capsule means that one; the others mean the capsules of the flags.
     pub fn workloads(&self, references: &[WorkloadRef]) -> Result<Vec<(Target, Vec<String>)>> {

@@ -19,7 +19,7 @@ use super::{StartError, engine};
 use crate::{
     config::Config,
     event::Events,
-    fabric::FabricError,
+    fabric::{self, FabricError},
     identity::Identity,
     network::Membership,
     runtime::{Runtime, RuntimeError, Sandbox, TaskState, Whom},
@@ -52,6 +52,8 @@ pub async fn down(config: &Config) -> Result<(), StartError> {
     stop_tasks(&*containerd).await?;
     containerd.shutdown().await;
     Volumes::start(&config.state_dir, store.clone(), events.clone()).await?.restore(&[]).await?;
+    let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
+    fabric::teardown(&config.fabric(false).map_err(unusable)?, identity.capsule_id()).await?;
     let capsule = identity.capsule_id().parse().map_err(MapError::Fabric).map_err(FabricError::from)?;
     // What leaves is in no fabric any more.
     let membership = Membership { capsule, map: watch::Sender::new(None).subscribe() };

@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use crate::{
     config::Config,
     event::{Events, NewEvent},
-    fabric::{Fabric, FabricConfig, FabricError},
+    fabric::{Fabric, FabricError},
     identity::{self, Identity, IdentityError},
     logging::LogRing,
     network::{Membership, NetworkError},
@@ -135,7 +135,7 @@ impl Builder {
             Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
-        let fabric = FabricConfig { state_dir: config.state_dir.clone(), port: config.fabric_port };
+        let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
         let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
         let membership = Membership { capsule: fabric.capsule(), map: fabric.map() };
         let engine = engine::start(&config, &identity, runtime, &store, &events, membership).await?;

@@ -43,6 +43,17 @@ pub enum FabricError {
         /// The host's.
         taken: Prefix,
     },
+    /// Somebody has the port.
+    #[error(
+        "UDP port {port}, where peers would meet this capsule, is taken by {holder}; stop that, or start the agent \
+         with another --fabric-port"
+    )]
+    Port {
+        /// Which.
+        port: u16,
+        /// Who has it.
+        holder: String,
+    },
     /// In no fabric.
     #[error("this capsule is in no fabric; `fleetctl fabric enroll` puts it into one")]
     NoMap,

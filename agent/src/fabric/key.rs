@@ -29,7 +29,8 @@ pub(super) struct KeyPair {
 }
 
 impl KeyPair {
-    fn new(private: Zeroizing<[u8; 32]>) -> Result<Self, String> {
+    /// From raw bytes.
+    pub(super) fn new(private: Zeroizing<[u8; 32]>) -> Result<Self, String> {
         let unusable = |_| "it is no Curve25519 key".to_owned();
         let key = PrivateKey::from_private_key(&X25519, private.as_slice()).map_err(|e| e.to_string())?;
         let public = key.compute_public_key().map_err(unusable)?;
@@ -84,6 +85,12 @@ impl Keys {
     pub(super) fn publics(&self) -> Vec<PublicKey> {
         let pairs = self.pairs();
         [&pairs.present, &pairs.next].into_iter().flatten().map(|pair| pair.public).collect()
+    }
+
+    /// The pair of a public key.
+    pub(super) fn pair(&self, public: &PublicKey) -> Option<KeyPair> {
+        let pairs = self.pairs();
+        [&pairs.present, &pairs.next].into_iter().flatten().find(|pair| pair.public == *public).cloned()
     }
 
     /// The present key, made where there is none; on the disk before anybody hears of it.

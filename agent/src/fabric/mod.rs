@@ -1,7 +1,8 @@
 //! This capsule in the fabric: its key, the member map that it goes by, the link to its peers.
 //!
 //! - `key.rs`: WireGuard keys, in files; `table.rs`: the map, in SQLite;
-//! - `taken.rs`: what the host has of addresses; `rpc.rs`: what operators ask;
+//! - `link/`: a task that owns the WireGuard device, and the process of a userspace one;
+//! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask;
 //! - [`peering`]: what members say to each other, and how each is reached.
 //!
 //! A map is promised once it is in SQLite: [`Fabric::put`] persists, then applies. Who needs the map
@@ -9,6 +10,7 @@
 
 mod error;
 mod key;
+mod link;
 pub mod peering;
 pub mod rpc;
 mod status;
@@ -21,17 +23,25 @@ use std::{path::PathBuf, sync::Arc};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use capsule_fabric::map::{
-    CapsuleId, Diff, FabricId, Generation, Held, MemberMap, PublicKey, SignedMap, Verdict, diff, judge,
+    CapsuleId, Diff, FabricId, Generation, Held, MapError, MemberMap, PublicKey, SignedMap, Verdict, diff,
+    judge,
 };
 use capsule_proto::v1::{self, Role};
 use tokio::sync::{Mutex, watch};
 
-pub use self::error::FabricError;
-use self::key::Keys;
+pub use self::{
+    error::FabricError,
+    link::{LINK_PREFIX, Wireguard, link_name},
+};
+use self::{
+    key::Keys,
+    link::{Link, Settings, Wanted},
+};
 use crate::{
     event::{Events, NewEvent},
     identity::Identity,
     store::Store,
+    sys::holder::{Protocol, holder},
 };
 
 /// Kind of the subject of this capability's events.
@@ -44,6 +54,28 @@ pub struct FabricConfig {
     pub state_dir: PathBuf,
     /// UDP port for peers.
     pub port: u16,
+    /// `None` for a simulated capsule, which has no link.
+    pub link: Option<LinkConfig>,
+}
+
+/// What the link must be told.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Which WireGuard is used.
+    pub wireguard: Wireguard,
+    /// This program, which a userspace device is started with.
+    pub program: PathBuf,
+}
+
+impl FabricConfig {
+    fn keys_dir(&self) -> PathBuf {
+        self.state_dir.join("fabric")
+    }
+
+    fn settings(&self, capsule: CapsuleId) -> Option<Settings> {
+        let LinkConfig { wireguard, program } = self.link.clone()?;
+        Some(Settings { name: link_name(capsule), wireguard, program, dir: self.keys_dir() })
+    }
 }
 
 /// The capability; cheap to clone.
@@ -57,6 +89,7 @@ struct Inner {
     store: Store,
     events: Events,
     keys: Keys,
+    link: Option<Link>,
     /// What was last stored; held while it changes.
     membership: Mutex<Option<Membership>>,
     map: watch::Sender<Option<Arc<MemberMap>>>,
@@ -108,8 +141,8 @@ impl Fabric {
         store: Store,
         events: Events,
     ) -> Result<Self, FabricError> {
-        let capsule = identity.capsule_id().parse().map_err(capsule_fabric::map::MapError::Fabric)?;
-        let keys = Keys::load(config.state_dir.join("fabric"))?;
+        let capsule = identity.capsule_id().parse().map_err(MapError::Fabric)?;
+        let keys = Keys::load(config.keys_dir())?;
         let stored = store.read(table::get).await?;
         let membership = stored.map(|(membership, unreadable)| {
             if let Some(error) = unreadable {
@@ -120,8 +153,10 @@ impl Fabric {
         });
         let map =
             membership.as_ref().and_then(Membership::signed).map(|signed| Arc::new(signed.map().clone()));
+        let link = config.settings(capsule).map(|settings| Link::start(settings, events.clone()));
         let inner = Inner {
             config,
+            link,
             capsule,
             identity,
             store,
@@ -134,6 +169,9 @@ impl Fabric {
         if let Some(own) = map.as_ref().and_then(|map| map.of_capsule(capsule)) {
             // An agent may have died between the map and the key that it names.
             fabric.0.keys.promote(&own.public_key)?;
+        }
+        if let Some(link) = &fabric.0.link {
+            link.begin(map.as_deref().and_then(|map| fabric.wanted(map)));
         }
         Ok(fabric)
     }
@@ -155,6 +193,7 @@ impl Fabric {
 
     /// The present key, made where there is none, or the one that is to replace it.
     pub async fn ensure_key(&self, next: bool) -> Result<PublicKey, FabricError> {
+        self.check_port()?;
         let fabric = self.clone();
         let ensure = move || if next { fabric.0.keys.ensure_next() } else { fabric.0.keys.ensure() };
         blocking(ensure).await
@@ -194,7 +233,10 @@ impl Fabric {
             judge(&offered, held.as_ref().map(Membership::held), self.0.capsule, &self.0.keys.publics())?;
         let map = Arc::new(offered.map().clone());
         let (next, told) = match verdict {
-            Verdict::Present => return Ok(None),
+            Verdict::Present => {
+                self.apply(Some(map)).await?;
+                return Ok(None);
+            }
             Verdict::Leave => {
                 let out = Membership::Out { fabric: map.fabric(), generation: map.generation() };
                 (out, "this capsule is no longer a member".to_owned())
@@ -236,8 +278,36 @@ impl Fabric {
             let (fabric, named) = (self.clone(), own.public_key);
             blocking(move || fabric.0.keys.promote(&named)).await?;
         }
-        self.0.map.send_replace(map);
-        Ok(())
+        self.0.map.send_if_modified(|present| {
+            let is_new = *present != map;
+            present.clone_from(&map);
+            is_new
+        });
+        match &self.0.link {
+            Some(link) => link.apply(map.as_deref().and_then(|map| self.wanted(map))).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The link that a map means; `None` where it means none.
+    fn wanted(&self, map: &MemberMap) -> Option<Wanted> {
+        let own = map.of_capsule(self.0.capsule)?;
+        Some(Wanted::new(map, own, self.0.keys.pair(&own.public_key)?, self.0.config.port))
+    }
+
+    /// Who makes a key is about to be enrolled: better refused now than after the map is signed.
+    fn check_port(&self) -> Result<(), FabricError> {
+        let port = self.0.config.port;
+        if self.0.link.is_none() || self.0.map.borrow().is_some() {
+            return Ok(());
+        }
+        match std::net::UdpSocket::bind((std::net::Ipv6Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let holder = holder(Protocol::Udp, port).unwrap_or_else(|| "another program".into());
+                Err(FabricError::Port { port, holder })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_signature(&self, offered: &SignedMap) -> Result<(), FabricError> {
@@ -258,7 +328,7 @@ impl Fabric {
     }
 
     async fn check_free(&self, map: &MemberMap) -> Result<(), FabricError> {
-        let taken = taken::prefixes().await?;
+        let taken = taken::prefixes(link_name(self.0.capsule)).await?;
         let ranges = [map.plan().range(), map.plan().ipv6()];
         let pairs = ranges.iter().flat_map(|range| taken.iter().map(move |taken| (*range, *taken)));
         match pairs.into_iter().find(|(range, taken)| range.overlaps(taken)) {
@@ -269,6 +339,15 @@ impl Fabric {
 
     fn emit(&self, event: NewEvent) {
         self.0.events.emit(event);
+    }
+}
+
+/// Removes link and process of a capsule whose agent does not run; the next one makes them again.
+pub async fn teardown(config: &FabricConfig, capsule_id: &str) -> Result<(), FabricError> {
+    let capsule = capsule_id.parse().map_err(MapError::Fabric)?;
+    match config.settings(capsule) {
+        Some(settings) => link::teardown(&settings).await,
+        None => Ok(()),
     }
 }
 

@@ -4,21 +4,25 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use capsule_fabric::map::Prefix;
 
-use super::{FabricError, blocking};
-use crate::sys::{
-    link::{self, Link, Route},
-    netlink::Netlink,
+use super::{FabricError, blocking, link::LINK_PREFIX};
+use crate::{
+    network::BRIDGE_PREFIX,
+    sys::{
+        link::{self, Link, Route},
+        netlink::Netlink,
+    },
 };
 
 /// Prefixes that a fabric must not overlap; those of the fabric's own link do not count.
-pub(super) async fn prefixes() -> Result<Vec<Prefix>, FabricError> {
+pub(super) async fn prefixes(own_link: String) -> Result<Vec<Prefix>, FabricError> {
     let look = || {
         let mut netlink = Netlink::open()?;
         Ok((link::links(&mut netlink)?, link::routes(&mut netlink)?))
     };
     let look = move || look().map_err(FabricError::kernel("list the host's routes"));
     let (links, routes) = blocking(look).await?;
-    Ok(taken(&links, &routes))
+    let own = links.iter().find(|link| link.name == own_link).map(|link| link.index);
+    Ok(taken(own, &routes))
 }
 
 /// Addresses at which others may find this host, IPv4 first.
@@ -32,15 +36,16 @@ pub(super) async fn addresses() -> Result<Vec<IpAddr>, FabricError> {
     Ok(reachable(&links, &addresses))
 }
 
-fn taken(_links: &[Link], routes: &[Route]) -> Vec<Prefix> {
-    let routes = routes.iter().filter(|route| route.prefix > 0 && is_global(route.destination));
+fn taken(own: Option<u32>, routes: &[Route]) -> Vec<Prefix> {
+    let foreign = routes.iter().filter(|route| own.is_none() || route.link != own);
+    let routes = foreign.filter(|route| route.prefix > 0 && is_global(route.destination));
     let all: BTreeSet<Prefix> = routes.map(|route| Prefix::around(route.destination, route.prefix)).collect();
     let is_within = |inner: &Prefix, outer: &Prefix| outer.length() < inner.length() && outer.overlaps(inner);
     all.iter().filter(|prefix| !all.iter().any(|outer| is_within(prefix, outer))).copied().collect()
 }
 
 fn reachable(links: &[Link], addresses: &[(u32, IpAddr)]) -> Vec<IpAddr> {
-    let is_own = |name: &str| name.starts_with("cap-") || name.starts_with("cw-");
+    let is_own = |name: &str| name.starts_with(BRIDGE_PREFIX) || name.starts_with(LINK_PREFIX);
     let outer = links.iter().filter(|link| !is_own(&link.name)).map(|link| link.index);
     let outer: BTreeSet<u32> = outer.collect();
     let found = addresses.iter().filter(|(link, address)| outer.contains(link) && is_global(*address));
@@ -81,10 +86,11 @@ mod tests {
             "192.168.1.0/24",
             "192.168.1.7/32",
         ];
-        let found = taken(&[], &routes.map(route));
+        let found = taken(None, &routes.map(route));
         assert_eq!(
             found.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.0.0.0/8", "192.168.1.0/24", "fd00::/64"]
         );
+        assert_eq!(taken(Some(2), &routes.map(route)), []);
     }
 }

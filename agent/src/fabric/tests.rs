@@ -19,7 +19,7 @@ async fn fabric_in(dir: &std::path::Path) -> Fabric {
     let events = Events::start(store.clone());
     let window = Duration::from_mins(1);
     let identity = Identity::start(dir, "host".into(), window, store.clone(), events.clone()).await.unwrap();
-    let config = FabricConfig { state_dir: dir.into(), port: 51820 };
+    let config = FabricConfig { state_dir: dir.into(), port: 51820, link: None };
     Fabric::start(config, identity, store, events).await.unwrap()
 }
 
@@ -197,7 +197,7 @@ async fn who_leaves_forgets_its_key_and_may_join_another_fabric() {
 async fn a_range_that_the_host_has_already_is_refused() {
     let bench = Bench::new().await;
     let own = bench.fabric.ensure_key(false).await.unwrap();
-    let taken = taken::prefixes().await.unwrap();
+    let taken = taken::prefixes(String::new()).await.unwrap();
     let Some(four) = taken.iter().find(|prefix| prefix.address().is_ipv4()) else { return };
     let range = capsule_fabric::map::Prefix::around(four.address(), four.length().clamp(8, 22));
     let plan = AddressPlan::new(range, 24, AddressPlan::random_ipv6()).unwrap();

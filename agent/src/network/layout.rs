@@ -83,7 +83,7 @@ pub(super) fn table_name(short: &str) -> String {
 }
 
 /// What the names of all capsules' bridges begin with.
-pub(super) const BRIDGE_PREFIX: &str = "cap-";
+pub const BRIDGE_PREFIX: &str = "cap-";
 
 /// Name of a capsule's bridge.
 pub(super) fn bridge_name(capsule_id: &str) -> String {

@@ -41,6 +41,7 @@ use tokio::sync::watch;
 
 pub use error::NetworkError;
 pub use fabric::{FabricState, FabricStates, MEMBER_PORT, Membership};
+pub use layout::BRIDGE_PREFIX;
 
 use self::{
     dns::Names,

@@ -42,6 +42,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Whether it is a bridge.
     pub bridge: bool,
+    /// Whether it is a WireGuard device of the kernel.
+    pub wireguard: bool,
 }
 
 /// A prefix that the host has an address in or a route to.
@@ -84,6 +86,7 @@ fn link(message: Message) -> Option<Link> {
         mtu: 0,
         peer: None,
         bridge: false,
+        wireguard: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -93,6 +96,7 @@ fn link(message: Message) -> Option<Link> {
             LinkAttribute::Link(peer) => link.peer = Some(peer),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.wireguard = infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
             }
             _ => {}
         }
@@ -138,6 +142,20 @@ pub fn add_bridge(netlink: &mut Netlink, name: &str, mac: Mac, mtu: u32) -> io::
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]),
     ]);
     netlink.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Makes a WireGuard device, where the kernel has such.
+pub fn add_wireguard(netlink: &mut Netlink, name: &str) -> io::Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+    netlink.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Changes the largest packet of a link, in bytes.
+pub fn set_mtu(netlink: &mut Netlink, index: u32, mtu: u32) -> io::Result<()> {
+    let mut message = existing(index);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    netlink.request(Message::SetLink(message), 0)
 }
 
 /// A veth pair to make.

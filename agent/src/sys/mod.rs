@@ -1,5 +1,6 @@
 //! One file per external tool or kernel interface; nothing else runs commands.
 
+pub mod daemon;
 pub mod ext4;
 pub mod file;
 pub mod holder;

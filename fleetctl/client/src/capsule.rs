@@ -8,8 +8,9 @@ use std::{
 use capsule_proto::{
     token::METADATA_KEY,
     v1::{
-        events_client::EventsClient, identity_client::IdentityClient, images_client::ImagesClient,
-        node_client::NodeClient, volumes_client::VolumesClient, workloads_client::WorkloadsClient,
+        events_client::EventsClient, fabric_client::FabricClient, identity_client::IdentityClient,
+        images_client::ImagesClient, node_client::NodeClient, volumes_client::VolumesClient,
+        workloads_client::WorkloadsClient,
     },
 };
 use http::HeaderValue;
@@ -54,6 +55,7 @@ impl Capsule {
         workloads: WorkloadsClient, "Containers and microVMs.";
         images: ImagesClient, "Container images.";
         volumes: VolumesClient, "Volumes.";
+        fabric: FabricClient, "The capsule among others.";
         events: EventsClient, "What happened.";
     }
 }

@@ -44,6 +44,16 @@ pub enum ConfigError {
         /// With line and column.
         message: String,
     },
+    /// The kept member map is not one.
+    #[error(
+        "{path} holds no member map: {message}; move it away, and the next command asks the members for theirs"
+    )]
+    Map {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The change itself made no sense.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -139,7 +149,7 @@ impl Home {
         Ok(self.write(KEY_FILE, key.pem().as_bytes())?)
     }
 
-    fn lock(&self) -> Result<File, ConfigError> {
+    pub(crate) fn lock(&self) -> Result<File, ConfigError> {
         let failed = |attempt, path: &Path| {
             let path = path.to_owned();
             move |source| ConfigError::Io { attempt, path, source }

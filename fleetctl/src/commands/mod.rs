@@ -8,6 +8,7 @@ pub mod context;
 pub mod cp;
 pub mod diff;
 pub mod events;
+pub mod fabric;
 pub mod image;
 pub mod key;
 pub mod man;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Cp(command) => command.run(&session).await,
         Command::Image(command) => command.run(&session).await,
         Command::Volume(command) => command.run(&session).await,
+        Command::Fabric(command) => command.run(&session).await,
         Command::Key(command) => command.run(&session).await,
         Command::Events(command) => command.run(&session).await,
         Command::Version(command) => command.run(&session).await,

@@ -9,6 +9,7 @@ mod completion;
 mod copy;
 mod docs;
 mod exec;
+mod fabric_members;
 mod fleet;
 mod images;
 mod logs;

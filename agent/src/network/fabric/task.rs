@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     event::{Events, NewEvent},
+    fabric::link_name,
     network::{
         NetworkError, blocking,
         dns::Names,
@@ -168,7 +169,8 @@ impl Task {
         let directory = self.directory.borrow_and_update().clone();
         let view = View::new(map.as_deref(), self.capsule, &rows, &directory);
         let layout = self.tools.layout.clone();
-        let filter = view.filter(|ranges| frame(&layout, ranges));
+        let capsule = self.capsule;
+        let filter = view.filter(|ranges| frame(&layout, capsule, ranges));
         self.filter(filter).await?;
         self.tools.firewall.change(Change::Fabric(view.ranges())).await?;
         let names = view.names().map(Arc::new);
@@ -251,10 +253,10 @@ impl Task {
     }
 }
 
-fn frame(layout: &Layout, ranges: [capsule_fabric::map::Prefix; 2]) -> Frame {
+fn frame(layout: &Layout, capsule: CapsuleId, ranges: [capsule_fabric::map::Prefix; 2]) -> Frame {
     Frame {
         table: table(layout),
-        link: format!("cw-{}", layout.short),
+        link: link_name(capsule),
         bridge: layout.bridge.clone(),
         ranges,
         open_ports: vec![MEMBER_PORT],

@@ -2,7 +2,7 @@
 //! it has the addresses of another member, `b`.
 //!
 //! ```text
-//!   [b] 100.64.4.1, .2 ──veth── cw-a3f2 [capsule a, 100.64.0.1] ── bridge ── workloads
+//!   [b] 100.64.4.1, .2 ──veth── cw-a3f2c0de [capsule a, 100.64.0.1] ── bridge ── workloads
 //! ```
 
 use capsule_fabric::{
@@ -12,7 +12,7 @@ use capsule_fabric::{
 
 use super::*;
 
-const LINK: &str = "cw-a3f2";
+const LINK: &str = "cw-a3f2c0de";
 
 fn plan() -> AddressPlan {
     AddressPlan::new("100.64.0.0/10".parse().unwrap(), 22, "fd12:3456:789a::/48".parse().unwrap()).unwrap()

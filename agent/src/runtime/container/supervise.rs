@@ -7,16 +7,12 @@
 //!     └───────────────────▶ adopt ──────┘
 //! ```
 //!
-//! The lock file tells whether a containerd of this state directory lives. The agent locks it and
-//! passes the descriptor to containerd as its stdin; the kernel drops the lock when the last copy
-//! is closed, that is, when containerd ends. So there is no PID to mistake for another, no moment
-//! between starting and recording, and waiting for the lock is waiting for its end.
+//! How one is told from none, and taken over, is [`daemon`]'s.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,17 +21,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{
-    net::UnixStream,
-    process::{Child, Command},
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::{net::UnixStream, process::Child, sync::oneshot, task::JoinHandle};
 
 use super::layout::{Layout, io_error};
 use crate::{
     event::{Events, NewEvent},
     runtime::RuntimeError,
+    sys::daemon::{self, Found},
 };
 
 /// containerd must answer within this time after its start.
@@ -108,12 +100,9 @@ impl Drop for Supervisor {
 impl Core {
     async fn ensure_running(&self) -> Result<Running, RuntimeError> {
         let path = self.layout.lock_file();
-        let lock = File::options().create(true).write(true).truncate(false).open(&path);
-        let lock = lock.map_err(|error| io_error("open the lock", &path, &error))?;
-        match lock.try_lock() {
-            Ok(()) => self.spawn(lock).await,
-            Err(TryLockError::WouldBlock) => self.adopt(lock).await,
-            Err(TryLockError::Error(error)) => Err(io_error("lock", &path, &error)),
+        match daemon::look(&path).map_err(|error| io_error("lock", &path, &error))? {
+            Found::Nobody(lock) => self.spawn(lock).await,
+            Found::Running(lock) => self.adopt(lock).await,
         }
     }
 
@@ -123,11 +112,8 @@ impl Core {
         let errors = log.try_clone().map_err(|error| io_error("open", &self.layout.log(), &error))?;
         let mut command = std::process::Command::new(&self.program);
         command.arg("--config").arg(self.layout.config());
-        command.stdin(Stdio::from(lock)).stdout(log).stderr(errors);
-        // A service manager that watches the agent must not hear of containerd's start.
-        command.env_remove("NOTIFY_SOCKET").current_dir("/");
-        session::detach(&mut command);
-        let mut child = Command::from(command).spawn().map_err(|error| {
+        command.stdout(log).stderr(errors);
+        let mut child = daemon::spawn(command, lock).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::NotFound => "; install containerd or name it with --containerd",
                 _ => "",
@@ -149,16 +135,7 @@ impl Core {
         let pid = self.await_socket().await?;
         self.record(pid)?;
         tracing::info!(pid, "took over the running containerd");
-        let (ended, wait) = oneshot::channel();
-        let watch = move || {
-            let _ = lock.lock();
-            drop(lock);
-            let _ = ended.send(());
-        };
-        std::thread::Builder::new()
-            .name("containerd-lock".into())
-            .stack_size(64 * 1024)
-            .spawn(watch)
+        let wait = daemon::ended(lock)
             .map_err(|error| io_error("watch the lock", &self.layout.lock_file(), &error))?;
         Ok(Running::Adopted(wait))
     }
@@ -204,7 +181,7 @@ impl Core {
     }
 
     fn is_locked(&self) -> bool {
-        File::open(self.layout.lock_file()).is_ok_and(|file| file.try_lock().is_err())
+        daemon::is_running(&self.layout.lock_file())
     }
 
     async fn stop(&self, signal: Signal) {
@@ -256,19 +233,6 @@ impl Running {
 /// Whether a command line, as in /proc/PID/cmdline, names our configuration.
 fn is_ours(cmdline: &[u8], config: &Path) -> bool {
     cmdline.split(|byte| *byte == 0).any(|argument| argument == config.as_os_str().as_encoded_bytes())
-}
-
-/// A child that no terminal or process group of the agent reaches.
-#[allow(unsafe_code)]
-mod session {
-    use std::{io, os::unix::process::CommandExt, process::Command};
-
-    pub(super) fn detach(command: &mut Command) {
-        let setsid = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
-        // SAFETY: between fork and exec only async-signal-safe calls are allowed; setsid(2) is one,
-        // and nothing here allocates or locks.
-        unsafe { command.pre_exec(setsid) };
-    }
 }
 
 #[cfg(test)]
