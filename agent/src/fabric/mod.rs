@@ -202,6 +202,11 @@ impl Fabric {
     /// Goes by this map from now on, whoever carried it here; the generation that counts then.
     /// Repeating the present one is no error. Resolves when the map is stored and applied.
     pub async fn put(&self, wire: v1::SignedMap, carrier: &str) -> Result<Generation, FabricError> {
+        let (fabric, carrier) = (self.clone(), carrier.to_owned());
+        to_its_end(async move { fabric.put_whole(wire, &carrier).await }).await
+    }
+
+    async fn put_whole(&self, wire: v1::SignedMap, carrier: &str) -> Result<Generation, FabricError> {
         let mut held = self.0.membership.lock().await;
         let told = told(&wire, carrier);
         let outcome = self.take(wire, &mut held).await;
@@ -259,6 +264,11 @@ impl Fabric {
 
     /// Leaves: forgets fabric, map, keys and addresses.
     pub async fn leave(&self) -> Result<(), FabricError> {
+        let fabric = self.clone();
+        to_its_end(async move { fabric.leave_whole().await }).await
+    }
+
+    async fn leave_whole(&self) -> Result<(), FabricError> {
         let mut held = self.0.membership.lock().await;
         self.0.store.write(|tx| Ok::<_, FabricError>(table::forget(tx)?)).await?;
         let was = held.take();
@@ -371,6 +381,14 @@ fn told_diff(diff: &Diff) -> String {
     let parts = [names("added", added), names("removed", removed), names("changed", changed)];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "no peer is different".into() } else { parts.join("; ") }
+}
+
+/// Does the whole of it, whoever stops listening: a caller that hangs up must not leave memory behind
+/// the database.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, FabricError>> + Send + 'static,
+) -> Result<T, FabricError> {
+    tokio::spawn(work).await.unwrap_or(Err(FabricError::Closed))
 }
 
 async fn blocking<T: Send + 'static>(
