@@ -18,9 +18,10 @@ pub fn ensure(record: &Record) -> Result<()> {
     let plan = Plan::new(&record.name, record.subnet);
     ensure_hub(&plan)?;
     for (position, node) in record.nodes.iter().enumerate() {
-        match node.behind_nat {
-            true => nat::ensure(&plan, position, &node.name)?,
-            false => ensure_node(&plan, position, &node.name)?,
+        if node.behind_nat {
+            nat::ensure(&plan, position, &node.name)?;
+        } else {
+            ensure_node(&plan, position, &node.name)?;
         }
     }
     Ok(())
