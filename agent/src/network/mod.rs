@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
 };
 
-use capsule_fabric::policy::Directory;
+use capsule_fabric::{map::Addresses, policy::Directory};
 use capsule_proto::{Name, v1};
 use tokio::sync::watch;
 
@@ -281,6 +281,11 @@ impl Network {
     /// What the fabric's policies refused here of late, the latest first.
     pub async fn drops(&self) -> Result<Vec<v1::FabricDrop>, NetworkError> {
         self.inner.fabric.drops(&self.inner.layout).await
+    }
+
+    /// Where this capsule's workloads are in the fabric, for other members, now and from now on.
+    pub fn locations(&self) -> watch::Receiver<BTreeMap<Name, Addresses>> {
+        self.inner.fabric.locations()
     }
 
     /// What other members say of their workloads.

@@ -76,13 +76,48 @@ impl FabricState {
 /// Of every workload that has one.
 pub type FabricStates = BTreeMap<Name, FabricState>;
 
+/// What the task tells.
+#[derive(Clone)]
+struct Told {
+    /// Each workload's part as it is.
+    states: Arc<watch::Sender<Arc<FabricStates>>>,
+    /// Who has which name, of all members.
+    names: Arc<watch::Sender<Arc<Directory>>>,
+    /// Where the capsule's own workloads are.
+    locations: Arc<watch::Sender<BTreeMap<Name, Addresses>>>,
+}
+
+impl Told {
+    fn new(states: FabricStates) -> Self {
+        let locations = Arc::new(watch::Sender::new(located(&states)));
+        Self { states: Arc::new(watch::Sender::new(Arc::new(states))), names: Arc::default(), locations }
+    }
+
+    /// Says what is different.
+    fn tell(&self, states: Arc<FabricStates>) {
+        update(&self.locations, located(&states));
+        update(&self.states, states);
+    }
+}
+
+fn located(states: &FabricStates) -> BTreeMap<Name, Addresses> {
+    states.iter().filter_map(|(name, state)| Some((name.clone(), state.addresses?))).collect()
+}
+
+fn update<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|held| {
+        let is_new = *held != value;
+        *held = value;
+        is_new
+    });
+}
+
 /// The workloads of this capsule in the fabric; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Part {
     membership: Membership,
     directory: Arc<watch::Sender<Arc<Directory>>>,
-    states: Arc<watch::Sender<Arc<FabricStates>>>,
-    names: Arc<watch::Sender<Arc<Directory>>>,
+    told: Told,
     requests: mpsc::Sender<Request>,
 }
 
@@ -98,8 +133,7 @@ impl Part {
         let part = Self {
             membership,
             directory: Arc::new(watch::Sender::default()),
-            states: Arc::new(watch::Sender::new(Arc::new(states))),
-            names: Arc::new(watch::Sender::default()),
+            told: Told::new(states),
             requests,
         };
         (part, queue)
@@ -108,34 +142,25 @@ impl Part {
     /// Starts the task.
     pub(super) fn run(&self, tools: Tools, queue: mpsc::Receiver<Request>) {
         let (map, directory) = (self.membership.map.clone(), self.directory.subscribe());
-        let task = Task::new(
-            tools,
-            self.membership.capsule,
-            map,
-            directory,
-            self.states.clone(),
-            self.names.clone(),
-        );
+        let task = Task::new(tools, self.membership.capsule, map, directory, self.told.clone());
         tokio::spawn(task.run(queue));
     }
 
     pub(super) fn addresses(&self, workload: &Name) -> Option<Addresses> {
-        self.states.borrow().get(workload).and_then(|state| state.addresses)
+        self.told.states.borrow().get(workload).and_then(|state| state.addresses)
     }
 
     pub(super) fn states(&self) -> watch::Receiver<Arc<FabricStates>> {
-        self.states.subscribe()
+        self.told.states.subscribe()
+    }
+
+    pub(super) fn locations(&self) -> watch::Receiver<BTreeMap<Name, Addresses>> {
+        self.told.locations.subscribe()
     }
 
     /// What other members say of their workloads.
     pub(super) fn set_directory(&self, directory: Directory) {
-        self.directory.send_if_modified(|held| {
-            let is_new = **held != directory;
-            if is_new {
-                *held = Arc::new(directory);
-            }
-            is_new
-        });
+        update(&self.directory, Arc::new(directory));
     }
 
     /// Gives a workload its place inside the caller's transaction, or takes it back.
@@ -179,7 +204,7 @@ impl Part {
     /// What was refused of late, the latest first.
     pub(super) async fn drops(&self, layout: &Layout) -> Result<Vec<v1::FabricDrop>, NetworkError> {
         let Some(map) = self.membership.map.borrow().clone() else { return Ok(Vec::new()) };
-        let names = self.names.borrow().clone();
+        let names = self.told.names.borrow().clone();
         let mut found = Vec::new();
         for (side, set) in drops::SETS {
             let failed = |error| NetworkError::Firewall(Arc::new(error));

@@ -10,7 +10,7 @@ use capsule_proto::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    FabricStates, MEMBER_PORT,
+    FabricStates, MEMBER_PORT, Told,
     plumb::{self, Place, Reach},
     rows,
     view::View,
@@ -85,12 +85,11 @@ pub(super) struct Task {
     capsule: CapsuleId,
     map: watch::Receiver<Option<Arc<MemberMap>>>,
     directory: watch::Receiver<Arc<Directory>>,
-    states: Arc<watch::Sender<Arc<FabricStates>>>,
-    names: Arc<watch::Sender<Arc<Directory>>>,
+    told: Told,
     attached: BTreeMap<Name, Attached>,
     applied: Applied,
     /// The failure that was told last.
-    told: String,
+    failure: String,
 }
 
 impl Task {
@@ -99,11 +98,10 @@ impl Task {
         capsule: CapsuleId,
         map: watch::Receiver<Option<Arc<MemberMap>>>,
         directory: watch::Receiver<Arc<Directory>>,
-        states: Arc<watch::Sender<Arc<FabricStates>>>,
-        names: Arc<watch::Sender<Arc<Directory>>>,
+        told: Told,
     ) -> Self {
-        let (attached, applied, told) = (BTreeMap::new(), Applied::Unknown, String::new());
-        Self { tools, capsule, map, directory, states, names, attached, applied, told }
+        let (attached, applied, failure) = (BTreeMap::new(), Applied::Unknown, String::new());
+        Self { tools, capsule, map, directory, told, attached, applied, failure }
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
@@ -155,11 +153,11 @@ impl Task {
     /// A failure once, not at every try.
     fn tell(&mut self, error: Option<&NetworkError>) {
         let text = error.map(|error| crate::status::chain(error)).unwrap_or_default();
-        if text != self.told && !text.is_empty() {
+        if text != self.failure && !text.is_empty() {
             let text = format!("workloads are not in the fabric as they should be: {text}");
             self.tools.events.emit(NewEvent::new("node", "", "FabricFailed", text).warning());
         }
-        self.told = text;
+        self.failure = text;
     }
 
     /// The filter first, so that nobody has an address that nothing guards.
@@ -174,15 +172,11 @@ impl Task {
         self.filter(filter).await?;
         self.tools.firewall.change(Change::Fabric(view.ranges())).await?;
         let names = view.names().map(Arc::new);
-        self.names.send_replace(names.clone().unwrap_or_default());
+        self.told.names.send_replace(names.clone().unwrap_or_default());
         self.tools.names.set_fabric(names);
         let states = Arc::new(view.states());
         let placed = self.place(&view, &states).await;
-        self.states.send_if_modified(|held| {
-            let is_new = *held != states;
-            *held = states;
-            is_new
-        });
+        self.told.tell(states);
         placed
     }
 

@@ -59,6 +59,15 @@ fn observed(lines: &mut Lines, status: &WorkloadStatus) {
     lines.field("PID", if status.pid == 0 { String::new() } else { status.pid.to_string() });
     lines
         .field("Addresses", joined([&status.ipv4, &status.ipv6].into_iter().filter(|text| !text.is_empty())));
+    if let Some(fabric) = &status.fabric {
+        let addresses = [&fabric.ipv4, &fabric.ipv6].into_iter().filter(|text| !text.is_empty());
+        lines.field(
+            "In fabric",
+            if fabric.problem.is_empty() { joined(addresses) } else { fabric.problem.clone() },
+        );
+        let waiting = fabric.waiting.iter();
+        lines.list("Waiting", waiting.map(|waiting| format!("{}: {}", waiting.reference, waiting.reason)));
+    }
     lines.field("Ports", show::ports(&status.ports));
     lines.field("Restarts", status.restarts.to_string());
     lines.field("Last exit", status.last_exit.as_ref().map(last_exit).unwrap_or_default());
@@ -165,6 +174,8 @@ fn last_exit(exit: &ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use capsule_proto::v1::{WaitingReference, WorkloadFabric};
+
     use super::*;
 
     #[test]
@@ -177,7 +188,16 @@ mod tests {
                     stopGraceSeconds: 3\n  readOnlyRootfs: true\n  capabilities: { drop: [ALL], add: [CHOWN] }\n  \
                     readiness: { http: { port: 80, path: /up }, interval: 2s, threshold: 4 }\n";
         let manifest = capsule_proto::manifest::parse("web.yaml", text).unwrap().remove(0);
-        let workload = Workload { manifest: Some(manifest), ..Default::default() };
+        let waiting =
+            WaitingReference { reference: "db@storage:5432/tcp".into(), reason: "nobody is there".into() };
+        let fabric = WorkloadFabric {
+            ipv4: "100.64.0.2".into(),
+            ipv6: "fd12::2".into(),
+            waiting: vec![waiting],
+            problem: String::new(),
+        };
+        let status = WorkloadStatus { fabric: Some(fabric), ..Default::default() };
+        let workload = Workload { manifest: Some(manifest), status: Some(status), ..Default::default() };
         let event = Event { reason: "Started".into(), message: "it runs".into(), ..Default::default() };
         let described = lines(&workload, &[event]);
         for expected in [
@@ -193,6 +213,8 @@ mod tests {
             "Mounts       data at /data (read-only)",
             "             /etc of the host at /host/etc",
             "Resources    500m CPU, 256 MiB, 9 PIDs",
+            "In fabric    100.64.0.2, fd12::2",
+            "Waiting      db@storage:5432/tcp: nobody is there",
             "Fabric       to db@storage:5432",
             "             from nobody",
             "Restart      never",

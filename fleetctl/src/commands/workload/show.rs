@@ -21,6 +21,7 @@ pub fn columns() -> Vec<Column> {
         wide("PID"),
         wide("IPV4"),
         wide("IPV6"),
+        wide("FABRIC"),
         wide("GENERATION"),
         wide("REASON"),
     ]
@@ -41,6 +42,7 @@ pub fn row(workload: &Workload) -> Vec<Cell> {
         if status.pid == 0 { "-".into() } else { status.pid.to_string().into() },
         status.ipv4.as_str().into(),
         status.ipv6.as_str().into(),
+        fabric(&status).into(),
         workload.generation.to_string().into(),
         status.reason.as_str().into(),
     ]
@@ -111,6 +113,15 @@ pub fn ports(ports: &[Port]) -> String {
         format!("{outer}{}/{}", port.container_port, port.protocol())
     });
     shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Its addresses in the fabric, or `waiting` where it has none yet.
+fn fabric(status: &WorkloadStatus) -> String {
+    match &status.fabric {
+        None => "-".to_owned(),
+        Some(fabric) if fabric.ipv4.is_empty() => "waiting".to_owned(),
+        Some(fabric) => format!("{}, {}", fabric.ipv4, fabric.ipv6),
+    }
 }
 
 fn image(workload: &Workload) -> String {
