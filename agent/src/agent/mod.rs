@@ -2,6 +2,7 @@
 //!
 //! - `engine`: what runs workloads: containerd, network and volumes, or a stand-in;
 //! - `census`: what the node tells about the others;
+//! - `members`: what fabric and network tell each other;
 //! - `serve`: the gRPC server;
 //! - `down`: stopping everything, also what outlives the agent.
 //!
@@ -11,6 +12,7 @@
 mod census;
 pub mod down;
 mod engine;
+mod members;
 mod serve;
 
 use std::{
@@ -149,6 +151,9 @@ impl Builder {
             state_dir: config.state_dir.clone(),
         })
         .await?;
+        if let Some(network) = &engine.network {
+            members::introduce(&fabric, network);
+        }
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),

@@ -2,13 +2,15 @@
 //!
 //! - `key.rs`: WireGuard keys, in files; `table.rs`: the map, in SQLite;
 //! - `link/`: a task that owns the WireGuard device, and the process of a userspace one;
-//! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask;
-//! - [`peering`]: what members say to each other, and how each is reached.
+//! - [`peering`]: what members say to each other, and how each is reached; `keeper.rs`: the task that
+//!   keeps it to the present map;
+//! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask.
 //!
 //! A map is promised once it is in SQLite: [`Fabric::put`] persists, then applies. Who needs the map
 //! watches [`Fabric::map`].
 
 mod error;
+mod keeper;
 mod key;
 mod link;
 pub mod peering;
@@ -34,6 +36,7 @@ pub use self::{
     link::{LINK_PREFIX, Wireguard, link_name},
 };
 use self::{
+    keeper::Heard,
     key::Keys,
     link::{Link, Settings, Wanted},
 };
@@ -90,6 +93,7 @@ struct Inner {
     events: Events,
     keys: Keys,
     link: Option<Link>,
+    heard: Heard,
     /// What was last stored; held while it changes.
     membership: Mutex<Option<Membership>>,
     map: watch::Sender<Option<Arc<MemberMap>>>,
@@ -157,6 +161,7 @@ impl Fabric {
         let inner = Inner {
             config,
             link,
+            heard: Heard::default(),
             capsule,
             identity,
             store,

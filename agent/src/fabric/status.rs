@@ -1,11 +1,15 @@
 //! What an operator sees of it.
 
-use capsule_fabric::map::{Member, MemberMap};
+use capsule_fabric::{
+    map::{Member, MemberMap},
+    paths::Way,
+};
 use capsule_proto::{timestamp, v1};
 
 use super::{
     Fabric, FabricError,
     link::{Observed, PeerState, link_name},
+    peering::Reach,
     taken,
 };
 
@@ -31,6 +35,7 @@ impl Fabric {
 
     fn membership(&self, map: &MemberMap, own: &Member, observed: Option<Observed>) -> v1::FabricMembership {
         let addresses = map.plan().own(own.slot);
+        let reach = self.reach().borrow().clone();
         let others = map.members().iter().filter(|member| member.capsule != own.capsule);
         let state = |member: &Member| observed.as_ref()?.peers.get(&member.public_key);
         v1::FabricMembership {
@@ -43,12 +48,12 @@ impl Fabric {
             wireguard: observed.as_ref().map_or(v1::WireguardKind::Unspecified, |link| link.kind).into(),
             interface: observed.as_ref().map(|_| link_name(self.0.capsule)).unwrap_or_default(),
             mtu: observed.as_ref().map_or(0, |link| link.mtu),
-            peers: others.map(|member| peer(member, state(member))).collect(),
+            peers: others.map(|member| peer(member, state(member), reach.get(&member.name))).collect(),
         }
     }
 }
 
-fn peer(member: &Member, state: Option<&PeerState>) -> v1::FabricPeer {
+fn peer(member: &Member, state: Option<&PeerState>, reach: Option<&Reach>) -> v1::FabricPeer {
     let state = state.cloned().unwrap_or_default();
     v1::FabricPeer {
         name: member.name.to_string(),
@@ -57,5 +62,20 @@ fn peer(member: &Member, state: Option<&PeerState>) -> v1::FabricPeer {
         last_handshake: state.last_handshake.map(timestamp),
         rx_bytes: state.rx_bytes,
         tx_bytes: state.tx_bytes,
+        path: reach.map(path),
+    }
+}
+
+fn path(reach: &Reach) -> v1::FabricPath {
+    let relay = match &reach.way {
+        Some(Way::Relayed(relay, _)) => relay.to_string(),
+        Some(Way::Direct(_)) | None => String::new(),
+    };
+    v1::FabricPath {
+        answers: reach.answers,
+        relay,
+        rtt: reach.quality.rtt.and_then(|rtt| rtt.try_into().ok()),
+        asked: reach.quality.asked,
+        lost: reach.quality.lost,
     }
 }

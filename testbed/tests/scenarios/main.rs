@@ -10,6 +10,8 @@ mod copy;
 mod docs;
 mod exec;
 mod fabric_members;
+mod fabric_paths;
+mod fabric_workloads;
 mod fleet;
 mod images;
 mod logs;

@@ -16,6 +16,7 @@ mod process;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
@@ -129,6 +130,7 @@ pub(super) struct Observed {
 enum Message {
     Apply(Option<Box<Wanted>>, oneshot::Sender<Result<(), FabricError>>),
     Observe(oneshot::Sender<Result<Option<Observed>, FabricError>>),
+    SendTo(PublicKey, SocketAddr, oneshot::Sender<Result<(), FabricError>>),
 }
 
 /// A handle to the task; the task ends with the last one.
@@ -166,6 +168,14 @@ impl Link {
         self.messages.send(Message::Observe(answer)).await.map_err(|_| FabricError::Closed)?;
         observed.await.map_err(|_| FabricError::Closed)?
     }
+
+    /// Sends a peer's packets there, until it is heard from elsewhere; nothing where there is no such
+    /// peer.
+    pub(super) async fn send_to(&self, peer: PublicKey, at: SocketAddr) -> Result<(), FabricError> {
+        let (answer, sent) = oneshot::channel();
+        self.messages.send(Message::SendTo(peer, at, answer)).await.map_err(|_| FabricError::Closed)?;
+        sent.await.map_err(|_| FabricError::Closed)?
+    }
 }
 
 /// Removes link and process of a capsule whose agent does not run.
@@ -195,6 +205,10 @@ impl Owner {
                     None => return,
                     Some(Message::Observe(answer)) => {
                         let _ = answer.send(self.observe().await);
+                        continue;
+                    }
+                    Some(Message::SendTo(peer, at, answer)) => {
+                        let _ = answer.send(self.send_to(peer, at).await);
                         continue;
                     }
                     Some(Message::Apply(wanted, answer)) => {
@@ -301,6 +315,22 @@ impl Owner {
         let attempt = "make a WireGuard link in this kernel, which has no WireGuard; start the agent with \
                        --wireguard auto or userspace";
         Err(FabricError::Kernel { attempt: attempt.into(), source })
+    }
+
+    async fn send_to(&self, key: PublicKey, at: SocketAddr) -> Result<(), FabricError> {
+        let Some(wanted) = self.wanted.clone() else { return Ok(()) };
+        let Some(peer) = wanted.peers.iter().find(|peer| peer.public_key == key).cloned() else {
+            return Ok(());
+        };
+        let name = self.settings.name.clone();
+        blocking(move || {
+            let Some(kind) = plumbing::kind(&name)? else { return Ok(()) };
+            let device = Device::new(&name, kind == WireguardKind::Kernel)?;
+            let WantedPeer { public_key, keepalive, allowed, .. } = peer;
+            let peer = plan::Peer { public_key, endpoint: Some(at), keepalive, allowed };
+            device.take(&wanted, plan::Step::Set(peer))
+        })
+        .await
     }
 
     async fn observe(&self) -> Result<Option<Observed>, FabricError> {

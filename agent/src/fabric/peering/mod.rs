@@ -66,8 +66,8 @@ pub trait Wire: Send + Sync {
 /// Who takes maps that peers carry.
 #[async_trait]
 pub trait Maps: Send + Sync {
-    /// Goes by this map, or says why not.
-    async fn accept(&self, map: v1::SignedMap) -> Result<(), String>;
+    /// Goes by this map, which `carrier` brought, or says why not.
+    async fn accept(&self, map: v1::SignedMap, carrier: &str) -> Result<(), String>;
 }
 
 /// Another member, as links see it.

@@ -116,8 +116,9 @@ impl Talk {
         match message.body {
             Some(Body::Greeting(greeting)) => self.hear_greeting(&greeting).await,
             Some(Body::Map(map)) => {
-                if let Err(error) = self.shared.maps.accept(map).await {
-                    tracing::warn!(from = %self.name, "a member map was refused: {error}");
+                // A refusal is told by who refuses.
+                if let Err(error) = self.shared.maps.accept(map, &format!("member {}", self.name)).await {
+                    tracing::debug!(from = %self.name, "a member map was refused: {error}");
                 }
             }
             Some(Body::Directory(directory)) => self.hear_directory(&directory),

@@ -67,7 +67,7 @@ struct Taken(Mutex<Vec<v1::SignedMap>>);
 
 #[async_trait]
 impl Maps for Taken {
-    async fn accept(&self, map: v1::SignedMap) -> Result<(), String> {
+    async fn accept(&self, map: v1::SignedMap, _: &str) -> Result<(), String> {
         self.0.lock().unwrap().push(map);
         Ok(())
     }
