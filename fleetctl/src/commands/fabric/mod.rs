@@ -5,6 +5,7 @@
 //! command may be repeated: what was done is not done again, who was away gets what it missed.
 
 mod ask;
+mod drops;
 mod enroll;
 mod init;
 mod known;
@@ -27,6 +28,7 @@ pub enum Fabric {
     Init(init::Init),
     Enroll(enroll::Enroll),
     Status(status::Status),
+    Drops(drops::Drops),
     Remove(remove::Remove),
     RotateKey(rotate::RotateKey),
     SetEndpoint(set::SetEndpoint),
@@ -44,6 +46,7 @@ impl Fabric {
             Self::Init(command) => command.run(session).await,
             Self::Enroll(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
+            Self::Drops(command) => command.run(session).await,
             Self::Remove(command) => command.run(session).await,
             Self::RotateKey(command) => command.run(session).await,
             Self::SetEndpoint(command) => command.run(session).await,
