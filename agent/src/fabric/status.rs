@@ -74,7 +74,7 @@ fn path(reach: &Reach) -> v1::FabricPath {
     v1::FabricPath {
         answers: reach.answers,
         relay,
-        rtt: reach.quality.rtt.and_then(|rtt| rtt.try_into().ok()),
+        rtt: reach.quality.rtt.map(Into::into),
         asked: reach.quality.asked,
         lost: reach.quality.lost,
     }

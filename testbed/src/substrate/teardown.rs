@@ -1,6 +1,6 @@
 //! Removes whatever a testbed left, by looking for it: after a crash the record may be behind.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
@@ -10,6 +10,8 @@ use crate::sys::{cgroup, disk, link, netns, process};
 
 /// For every process to die after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
+/// Where userspace WireGuard devices are configured.
+const WIREGUARD_SOCKETS: &str = "/var/run/wireguard";
 
 /// Removes it all; what could not be removed is in the error, and the record stays.
 pub fn remove(record: &Record, state: State) -> Result<()> {
@@ -17,6 +19,7 @@ pub fn remove(record: &Record, state: State) -> Result<()> {
     let names: Vec<String> = namespaces(record, &plan);
     let inodes: BTreeSet<u64> = names.iter().filter_map(|name| netns::inode(name)).collect();
     let cgroups = cgroups(record, &inodes);
+    let devices = wireguard_devices(record, &inodes);
 
     let mut failures = Vec::new();
     let mut step = |result: Result<()>| failures.extend(result.err().map(|error| format!("{error:#}")));
@@ -32,6 +35,10 @@ pub fn remove(record: &Record, state: State) -> Result<()> {
         step(netns::remove(name));
     }
     step(link::remove(&plan.operator_link()));
+    for name in devices {
+        // Its process was killed and could not do it; a directory that all namespaces share.
+        let _ = std::fs::remove_file(Path::new(WIREGUARD_SOCKETS).join(format!("{name}.sock")));
+    }
     for name in &cgroups {
         cgroup::remove(name);
     }
@@ -57,4 +64,16 @@ fn cgroups(record: &Record, inodes: &BTreeSet<u64>) -> BTreeSet<String> {
         names.extend(cgroup::subtrees_in(&record.state_dir(&node.name).join("containerd/config.toml")));
     }
     names
+}
+
+/// Names of the userspace WireGuard devices that run.
+fn wireguard_devices(record: &Record, inodes: &BTreeSet<u64>) -> BTreeSet<String> {
+    let processes = process::living_in(inodes, &record.dir);
+    let named = |process: &process::Process| {
+        let words = process.arguments();
+        let is_device = words.get(1).is_some_and(|verb| verb == "wg");
+        let at = words.iter().position(|word| word == "--interface").filter(|_| is_device)?;
+        words.get(at + 1).filter(|name| !name.contains('/')).cloned()
+    };
+    processes.iter().filter_map(named).collect()
 }

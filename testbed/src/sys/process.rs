@@ -76,6 +76,12 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.start_ticks == self.start_ticks && lives(&stat))
     }
 
+    /// Its command line; empty where it is gone.
+    pub fn arguments(self) -> Vec<String> {
+        let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
     /// Sends a signal, unless it is gone.
     pub fn signal(self, signal: Signal) {
         if self.is_alive() {

@@ -80,10 +80,7 @@ async fn reaches(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
 
 /// The process of a capsule's userspace device, if there is one.
 fn device(capsule: &Capsule<'_>) -> Option<Process> {
-    let is_device = |process: &Process| {
-        let words = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        words.split(|byte| *byte == 0).nth(1) == Some(b"wg".as_slice())
-    };
+    let is_device = |process: &Process| process.arguments().get(1).is_some_and(|word| word == "wg");
     capsule.processes().into_iter().find(is_device)
 }
 

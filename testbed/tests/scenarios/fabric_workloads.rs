@@ -7,7 +7,7 @@ use serde_json::Value;
 use testbed::scenario::{Capsule, FOREVER, Fleet, Output, echo, eventually, shell};
 
 /// For a first connection: handshake, link and policy on a machine that has much else to do.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// What a policy takes away is gone in this time.
 const CUT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -29,7 +29,7 @@ fn server(from: &str) -> String {
 }
 
 async fn wget(from: &Capsule<'_>, workload: &str, url: &str) -> Result<Output> {
-    from.exec(workload, &["timeout", "3", "wget", "-q", "-O", "-", url]).await
+    from.exec(workload, &["busybox", "timeout", "3", "wget", "-q", "-O", "-", url]).await
 }
 
 /// Fetches a page from inside a workload.

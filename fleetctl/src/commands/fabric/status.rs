@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use capsule_client::Target;
-use capsule_proto::v1::{FabricStatus, GetFabricStatusRequest, WireguardKind};
+use capsule_proto::v1::{FabricPath, FabricStatus, GetFabricStatusRequest, WireguardKind};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
@@ -29,8 +29,9 @@ const SESSION_LIFETIME: Duration = Duration::from_mins(3);
 
 /// Show every member and its peers
 ///
-/// Every capsule tells for itself: the map that it goes by, and for each peer where its packets go,
-/// when the last handshake was, and what was received and sent.
+/// Every capsule tells for itself: the map that it goes by, and for each peer by which way it is
+/// reached, how long an answer takes, how many of the last probes got none, when the last handshake
+/// was, and what was received and sent.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl fabric status\n  fleetctl fabric status nuc-1 --watch")]
 pub struct Status {
@@ -80,6 +81,9 @@ fn columns() -> Vec<Column> {
         column("MAP"),
         column("ADDRESS"),
         column("PEER"),
+        column("PATH"),
+        column("RTT"),
+        column("LOSS"),
         column("HANDSHAKE"),
         column("RECEIVED"),
         column("SENT"),
@@ -117,6 +121,9 @@ fn rows(status: &FabricStatus) -> Vec<Vec<Cell>> {
         let mut row = own();
         row.extend([
             Cell::from(peer.name.as_str()),
+            path(peer.path.as_ref()),
+            rtt(peer.path.as_ref()).into(),
+            loss(peer.path.as_ref()).into(),
             Cell::new(&human::age(peer.last_handshake.as_ref()), tone),
             human::bytes(peer.rx_bytes).into(),
             human::bytes(peer.tx_bytes).into(),
@@ -126,4 +133,26 @@ fn rows(status: &FabricStatus) -> Vec<Vec<Cell>> {
         row
     });
     peers.collect()
+}
+
+/// `direct`, `via RELAY`, or that nobody answers.
+fn path(path: Option<&FabricPath>) -> Cell {
+    match path {
+        Some(path) if !path.answers => Cell::new("silent", Tone::Warn),
+        Some(path) if path.relay.is_empty() => Cell::new("direct", Tone::Good),
+        Some(path) => Cell::new(&format!("via {}", path.relay), Tone::Good),
+        None => "-".into(),
+    }
+}
+
+fn rtt(path: Option<&FabricPath>) -> String {
+    let rtt = path.and_then(|path| Duration::try_from(path.rtt?).ok());
+    rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1}ms", rtt.as_secs_f64() * 1000.0))
+}
+
+fn loss(path: Option<&FabricPath>) -> String {
+    match path {
+        Some(FabricPath { asked: asked @ 1.., lost, .. }) => format!("{}%", lost * 100 / asked),
+        _ => "-".to_owned(),
+    }
 }
