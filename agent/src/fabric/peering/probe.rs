@@ -1,23 +1,26 @@
-//! Asks peers over the fabric whether they are there: one datagram out, the same one back.
+//! Asks peers over the fabric whether they are there: ICMP echo to their own addresses.
 //!
-//! It measures what a path is worth (round trip, loss) and tells within seconds that one is dead.
+//! It measures what a path is worth (round trip, loss) and tells within seconds that one is dead. The
+//! peer's kernel answers, not its agent: while an agent is away its paths are as good as before, and
+//! nobody may leave them.
 
 use std::{
     collections::{HashMap, VecDeque},
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::AsRawFd as _,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, socket};
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 
-/// UDP port of the members' own addresses.
-const PORT: u16 = 50002;
-/// Kind and number.
-const DATAGRAM_BYTES: usize = 9;
-const ASK: u8 = 1;
-const ANSWER: u8 = 2;
+/// Types of ICMP (RFC 792).
+const ECHO: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// Type, code, checksum, identifier, sequence number; then our own number.
+const ECHO_BYTES: usize = 16;
 /// Outcomes that loss is told of.
 const WINDOW: usize = 30;
 /// An answer that comes later counts as lost.
@@ -84,14 +87,15 @@ impl Peer {
     }
 }
 
-#[derive(Default)]
 struct Books {
+    /// The first is random: answers to another prober of this host are none to this one.
     next: u64,
     peers: HashMap<Ipv4Addr, Peer>,
 }
 
-/// Sends probes and answers those of others.
+/// Sends probes and hears the answers.
 pub(super) struct Prober {
+    /// A raw one for ICMP, whose calls are those of a datagram socket.
     socket: Arc<UdpSocket>,
     books: Arc<Mutex<Books>>,
 }
@@ -103,13 +107,13 @@ impl Prober {
         answered: mpsc::Sender<Answered>,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<Self> {
-        let socket = Arc::new(UdpSocket::bind((own, PORT)).await?);
-        let books = Arc::new(Mutex::new(Books::default()));
+        let socket = Arc::new(open(own)?);
+        let books = Arc::new(Mutex::new(Books { next: rand::random(), peers: HashMap::new() }));
         tasks.spawn(read(socket.clone(), books.clone(), answered));
         Ok(Self { socket, books })
     }
 
-    /// Only these are asked and answered.
+    /// Only these are asked and heard.
     pub(super) fn set_peers(&self, addresses: &[Ipv4Addr]) {
         let mut books = lock(&self.books);
         books.peers.retain(|address, _| addresses.contains(address));
@@ -122,14 +126,14 @@ impl Prober {
     pub(super) async fn ask(&self, peer: Ipv4Addr) {
         let datagram = {
             let mut books = lock(&self.books);
-            books.next += 1;
+            books.next = books.next.wrapping_add(1);
             let (number, now) = (books.next, Instant::now());
             let Some(known) = books.peers.get_mut(&peer) else { return };
             known.expire(now);
             known.waiting.push_back((number, now));
-            datagram(ASK, number)
+            echo(number)
         };
-        let _ = self.socket.send_to(&datagram, (peer, PORT)).await;
+        let _ = self.socket.send_to(&datagram, (peer, 0)).await;
     }
 
     /// What is known of a peer.
@@ -142,44 +146,62 @@ fn lock(books: &Mutex<Books>) -> std::sync::MutexGuard<'_, Books> {
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn datagram(kind: u8, number: u64) -> [u8; DATAGRAM_BYTES] {
-    let mut datagram = [kind; DATAGRAM_BYTES];
-    datagram[1..].copy_from_slice(&number.to_be_bytes());
-    datagram
+/// Hears what is sent to this address alone.
+fn open(own: Ipv4Addr) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(own, 0)))?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn echo(number: u64) -> [u8; ECHO_BYTES] {
+    let mut echo = [0; ECHO_BYTES];
+    echo[0] = ECHO;
+    // Identifier and sequence number are for people who look at packets.
+    echo[4..8].copy_from_slice(&(number as u32).to_be_bytes());
+    echo[8..].copy_from_slice(&number.to_be_bytes());
+    let sum = checksum(&echo);
+    echo[2..4].copy_from_slice(&sum.to_be_bytes());
+    echo
+}
+
+/// The Internet's (RFC 1071), of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
 }
 
 async fn read(socket: Arc<UdpSocket>, books: Arc<Mutex<Books>>, answered: mpsc::Sender<Answered>) {
-    let mut buffer = [0; 64];
+    let mut buffer = [0; 128];
     loop {
-        // An ICMP error to an earlier probe; the next datagram is read all the same.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let SocketAddr::V4(from) = from else { continue };
-        let Some((kind, number)) = parse(&buffer[..length]) else { continue };
+        // An error that an earlier probe met; the next answer is read all the same.
+        let Ok((length, SocketAddr::V4(from))) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(number) = number_of(&buffer[..length]) else { continue };
         let now = Instant::now();
-        let sent = match lock(&books).peers.get_mut(from.ip()) {
-            Some(_) if kind == ASK => None,
-            Some(peer) => peer.answered(number, now),
-            None => continue,
-        };
-        match sent {
-            Some(sent) => drop(answered.try_send(Answered { by: *from.ip(), sent })),
-            None if kind == ASK => drop(
-                socket.send_to(&datagram(ANSWER, number), SocketAddrV4::new(*from.ip(), from.port())).await,
-            ),
-            None => {}
+        let peer = |books: &mut Books| books.peers.get_mut(from.ip())?.answered(number, now);
+        if let Some(sent) = peer(&mut lock(&books)) {
+            // Who hears nothing for a while asks again.
+            let _ = answered.try_send(Answered { by: *from.ip(), sent });
         }
     }
 }
 
-fn parse(datagram: &[u8]) -> Option<(u8, u64)> {
-    let (kind, number) = datagram.split_first()?;
-    let number = u64::from_be_bytes(number.try_into().ok()?);
-    (*kind == ASK || *kind == ANSWER).then_some((*kind, number))
+/// Of an answer, which comes with its IPv4 header (raw(7)).
+fn number_of(packet: &[u8]) -> Option<u64> {
+    let header = usize::from(packet.first()? & 0x0f) * 4;
+    let echo: &[u8; ECHO_BYTES] = packet.get(header..)?.try_into().ok()?;
+    let number = u64::from_be_bytes(echo[8..].try_into().ok()?);
+    (echo[..2] == [ECHO_REPLY, 0]).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing::story;
 
     #[test]
     fn round_trips_are_smoothed_and_late_answers_are_losses() {
@@ -200,21 +222,31 @@ mod tests {
         assert_eq!((peer.quality().asked, peer.quality().lost), (WINDOW as u32, 0));
     }
 
-    #[tokio::test]
-    async fn peers_answer_each_other_and_nobody_else() {
-        let (one, two, three) = ([127, 50, 0, 1].into(), [127, 50, 0, 2].into(), [127, 50, 0, 3].into());
-        let (heard, mut answers) = mpsc::channel(8);
-        let (deaf, _none) = mpsc::channel(8);
-        let mut tasks = JoinSet::new();
-        let asker = Prober::start(one, heard, &mut tasks).await.unwrap();
-        let answerer = Prober::start(two, deaf.clone(), &mut tasks).await.unwrap();
-        let stranger = Prober::start(three, deaf, &mut tasks).await.unwrap();
-        asker.set_peers(&[two, three]);
-        answerer.set_peers(&[one]);
-        stranger.set_peers(&[two]);
-        asker.ask(three).await;
-        asker.ask(two).await;
-        assert_eq!(answers.recv().await.unwrap().by, two);
-        assert!(asker.quality(two).rtt.is_some() && asker.quality(three).rtt.is_none());
+    #[test]
+    fn an_echo_is_one_that_every_kernel_takes_and_only_its_answer_is_read() {
+        let echo = echo(7);
+        assert_eq!(checksum(&echo), 0, "a sum over all of it, its own included");
+        let mut packet = vec![0x45; 20];
+        packet.extend_from_slice(&echo);
+        assert_eq!(number_of(&packet), None, "a question");
+        packet[20] = ECHO_REPLY;
+        assert_eq!(number_of(&packet), Some(7));
+        assert_eq!(number_of(&packet[..35]), None);
+        assert_eq!(number_of(&[]), None);
+    }
+
+    #[test]
+    fn root_who_is_there_answers_and_nobody_else() {
+        story(async || {
+            let (own, there, away) = ([127, 50, 0, 1].into(), [127, 50, 0, 2].into(), [192, 0, 2, 1].into());
+            let mut tasks = JoinSet::new();
+            let (heard, mut answers) = mpsc::channel(8);
+            let asker = Prober::start(own, heard, &mut tasks).await.unwrap();
+            asker.set_peers(&[there, away]);
+            asker.ask(away).await;
+            asker.ask(there).await;
+            assert_eq!(answers.recv().await.unwrap().by, there);
+            assert!(asker.quality(there).rtt.is_some() && asker.quality(away).rtt.is_none());
+        });
     }
 }
