@@ -371,8 +371,6 @@ impl Actor {
     /// Removes the row, and with it address, ports and claims. `false` where it was applied
     /// again in the meantime.
     async fn forget(&mut self) -> Result<bool, WorkloadError> {
-        // A making or a removal that was cut short may have left a layer and no sandbox.
-        self.remove().await?;
         let (parts, name) = (self.parts.clone(), self.handle.name.clone());
         self.parts
             .store

@@ -90,6 +90,8 @@ pub(super) struct Volatile {
     pub next_start: Option<Instant>,
     /// A step failed.
     pub failure: Option<Failure>,
+    /// A removal went through, and no making was tried since.
+    pub cleared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +208,9 @@ fn clear_away(desired: &Desired, observed: &Observed, volatile: &Volatile, now: 
 fn be_gone(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instant) -> Next {
     match clear_away(desired, observed, volatile, now) {
         Some(next) => next,
-        None if observed.sandbox.is_some() => Next::Do(Step::Remove),
-        None => Next::Do(Step::Forget),
+        None if volatile.cleared && observed.sandbox.is_none() => Next::Do(Step::Forget),
+        // Also without a sandbox: one whose making or removal was cut short may have left a layer.
+        None => Next::Do(Step::Remove),
     }
 }
 
@@ -295,6 +298,7 @@ impl Observed {
             Step::Mount => self.volumes = Link::Up(0),
             Step::Unmount => self.volumes = Link::Down,
             Step::Create => {
+                volatile.cleared = false;
                 self.sandbox = Some(Sandbox {
                     name: desired.name.clone(),
                     spec_hash: desired.spec_hash.clone(),
@@ -314,7 +318,10 @@ impl Observed {
             Step::Record(exit) => volatile.recorded = Some(exit.clone()),
             Step::DeleteTask => self.set_task(None),
             Step::Detach => self.network = Link::Down,
-            Step::Remove => self.sandbox = None,
+            Step::Remove => {
+                self.sandbox = None;
+                volatile.cleared = true;
+            }
             Step::Forget => {}
         }
     }

@@ -103,6 +103,7 @@ impl Actor {
             mounts: self.binds()?,
             image,
         };
+        self.volatile.cleared = false;
         // Should the content be gone (an image removed behind our back), the next try pulls.
         self.parts.runtime.create(&setup).await.inspect_err(|_| self.volatile.image_ready = false)?;
         self.observed.expect(&self.desired, &mut self.volatile, &Step::Create, Instant::now());

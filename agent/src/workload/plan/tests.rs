@@ -141,7 +141,7 @@ impl World {
             Step::DeleteTask => task.is_some_and(|task| matches!(task.state, TaskState::Exited(_))),
             Step::Detach | Step::Unmount => task.is_none(),
             Step::Remove => task.is_none() && self.observed.network == Link::Down,
-            Step::Forget => sandbox.is_none(),
+            Step::Forget => sandbox.is_none() && self.volatile.cleared,
             Step::Pull | Step::Mount | Step::Record(_) => true,
         };
         assert!(allowed, "{step:?} with {:?}", self.observed);
@@ -184,6 +184,15 @@ proptest! {
         prop_assert_eq!(world.settle(), Some(Step::Forget));
         prop_assert!(world.observed.sandbox.is_none());
     }
+}
+
+#[test]
+fn a_deleted_workload_without_a_sandbox_is_still_cleared_of_a_layer_that_may_be_left() {
+    let mut world = World::new();
+    world.desired.state = DesiredState::Deleted;
+    world.observed = Observed { sandbox: None, network: Link::Down, volumes: Link::Down };
+    assert_eq!(world.step(), Some(Step::Remove));
+    assert_eq!(world.step(), Some(Step::Forget));
 }
 
 #[test]
