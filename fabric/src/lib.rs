@@ -13,3 +13,6 @@ pub mod paths;
 pub mod policy;
 #[cfg(feature = "device")]
 pub mod relay;
+
+/// TCP port where members ask each other, on their own addresses in the fabric.
+pub const MEMBER_PORT: u16 = 50002;

@@ -40,7 +40,7 @@ use capsule_proto::{Name, v1};
 use tokio::sync::watch;
 
 pub use error::NetworkError;
-pub use fabric::{FabricState, FabricStates, MEMBER_PORT, Membership};
+pub use fabric::{FabricState, FabricStates, Membership};
 pub use layout::BRIDGE_PREFIX;
 
 use self::{

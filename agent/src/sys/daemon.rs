@@ -26,6 +26,29 @@ pub enum Found {
     Running(File),
 }
 
+/// A program that runs.
+pub enum Running {
+    /// Started by this agent.
+    Child(Child),
+    /// By an earlier one; resolves when it ends.
+    Adopted(oneshot::Receiver<()>),
+}
+
+impl Running {
+    /// Waits for its end, and says how it came.
+    pub async fn ended(&mut self) -> String {
+        match self {
+            Self::Child(child) => {
+                child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+            }
+            Self::Adopted(ended) => {
+                let _ = ended.await;
+                "started by an earlier agent".to_owned()
+            }
+        }
+    }
+}
+
 /// Looks whether a program runs.
 pub fn look(lock: &Path) -> io::Result<Found> {
     let file = File::options().create(true).write(true).truncate(false).open(lock)?;

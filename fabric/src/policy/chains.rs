@@ -142,8 +142,8 @@ pub(super) fn chains<'a>(frame: &Frame, sets: impl Iterator<Item = &'a Set>) -> 
     let open = match open.as_str() {
         "" => String::new(),
         open => format!(
-            "iifname @L ip saddr @capsule4 meta l4proto {{ tcp, udp }} th dport {{ {open} }} accept\n    \
-             iifname @L ip6 saddr @capsule6 meta l4proto {{ tcp, udp }} th dport {{ {open} }} accept"
+            "iifname @L ip saddr @capsule4 tcp dport {{ {open} }} accept\n    \
+             iifname @L ip6 saddr @capsule6 tcp dport {{ {open} }} accept"
         ),
     };
     text.replace("@OPEN", &open)

@@ -26,10 +26,13 @@ use capsule_fabric::map::{Addresses, CapsuleId, Endpoint, Member, MemberMap, Pre
 use capsule_proto::v1::WireguardKind;
 use tokio::sync::{mpsc, oneshot};
 
+use self::device::Device;
 pub(super) use self::device::PeerState;
-use self::{device::Device, process::Running};
 use super::{FabricError, SUBJECT, blocking, key::KeyPair};
-use crate::event::{Events, NewEvent};
+use crate::{
+    event::{Events, NewEvent},
+    sys::daemon::Running,
+};
 
 /// What the names of all capsules' links begin with.
 pub const LINK_PREFIX: &str = "cw-";

@@ -16,13 +16,13 @@ use nix::{
     },
     unistd::Pid,
 };
-use tokio::{process::Child, sync::oneshot};
+use tokio::process::Child;
 
 use super::Settings;
 use crate::{
     fabric::FabricError,
     sys::{
-        daemon::{self, Found},
+        daemon::{self, Found, Running},
         file,
     },
 };
@@ -37,28 +37,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 const MAX_LOG: u64 = 1 << 20;
 /// How much of the log an error quotes, in bytes.
 const LOG_QUOTE: usize = 400;
-
-/// A process that answers.
-pub(super) enum Running {
-    Child(Child),
-    /// Of an earlier agent; resolves when it ends.
-    Adopted(oneshot::Receiver<()>),
-}
-
-impl Running {
-    /// Waits for its end, and says how it came.
-    pub(super) async fn ended(&mut self) -> String {
-        match self {
-            Self::Child(child) => {
-                child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
-            }
-            Self::Adopted(ended) => {
-                let _ = ended.await;
-                "started by an earlier agent".to_owned()
-            }
-        }
-    }
-}
 
 fn lock_file(settings: &Settings) -> PathBuf {
     settings.dir.join("wg.lock")

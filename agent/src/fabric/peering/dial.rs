@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use capsule_fabric::MEMBER_PORT;
 use capsule_proto::{
     Name,
     member::v1::{
@@ -30,8 +31,6 @@ use tonic::{
 
 use super::{Neighbourhood, Shared, talk::talk};
 
-/// TCP port of the members' own addresses.
-const PORT: u16 = 50002;
 /// For a connection to a peer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Before the first attempt after a link ended; doubled by each that fails …
@@ -78,7 +77,7 @@ async fn dial(
     name: &Name,
     peer: Ipv4Addr,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let channel = Endpoint::from_shared(format!("http://{peer}:{PORT}"))?
+    let channel = Endpoint::from_shared(format!("http://{peer}:{MEMBER_PORT}"))?
         // Who dials is known by it.
         .local_address(Some(here.ipv4.into()))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -101,10 +100,10 @@ async fn dial(
 /// Answers members at the capsule's own fabric address until dropped.
 async fn serve(shared: Arc<Shared>, here: Arc<Neighbourhood>) {
     loop {
-        let listener = match TcpListener::bind((here.ipv4, PORT)).await {
+        let listener = match TcpListener::bind((here.ipv4, MEMBER_PORT)).await {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::warn!("cannot listen for members on {}:{PORT}: {error}", here.ipv4);
+                tracing::warn!("cannot listen for members on {}:{MEMBER_PORT}: {error}", here.ipv4);
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

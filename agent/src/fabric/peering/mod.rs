@@ -174,7 +174,7 @@ impl Peering {
         let forwarder =
             if here.relay { Some(Forwarder::start(parts.relay_port, &mut tasks).await?) } else { None };
         let (answered, answers) = mpsc::channel(BACKLOG);
-        let prober = Prober::start(here.ipv4, answered, &mut tasks).await?;
+        let prober = Prober::start(here.ipv4, answered, &mut tasks)?;
         let (heard, all_heard) = mpsc::channel(BACKLOG);
         let talkers = Talkers::default();
         parts.directory.send_modify(|all| all.retain(|name, _| here.peers.contains_key(name)));

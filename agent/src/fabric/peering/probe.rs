@@ -102,7 +102,7 @@ pub(super) struct Prober {
 
 impl Prober {
     /// Probes from the capsule's own fabric address; one of `tasks` hears the answers.
-    pub(super) async fn start(
+    pub(super) fn start(
         own: Ipv4Addr,
         answered: mpsc::Sender<Answered>,
         tasks: &mut JoinSet<()>,
@@ -241,7 +241,7 @@ mod tests {
             let (own, there, away) = ([127, 50, 0, 1].into(), [127, 50, 0, 2].into(), [192, 0, 2, 1].into());
             let mut tasks = JoinSet::new();
             let (heard, mut answers) = mpsc::channel(8);
-            let asker = Prober::start(own, heard, &mut tasks).await.unwrap();
+            let asker = Prober::start(own, heard, &mut tasks).unwrap();
             asker.set_peers(&[there, away]);
             asker.ask(away).await;
             asker.ask(there).await;

@@ -34,9 +34,6 @@ use super::{
 };
 use crate::sys::nft;
 
-/// TCP port where members ask each other, on their own addresses in the fabric.
-pub const MEMBER_PORT: u16 = 50002;
-
 /// What the fabric says of this capsule.
 #[derive(Clone, Debug)]
 pub struct Membership {

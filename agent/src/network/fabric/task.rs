@@ -10,7 +10,7 @@ use capsule_proto::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    FabricStates, MEMBER_PORT, Told,
+    FabricStates, Told,
     plumb::{self, Place, Reach},
     rows,
     view::View,
@@ -253,7 +253,7 @@ fn frame(layout: &Layout, capsule: CapsuleId, ranges: [capsule_fabric::map::Pref
         link: link_name(capsule),
         bridge: layout.bridge.clone(),
         ranges,
-        open_ports: vec![MEMBER_PORT],
+        open_ports: vec![capsule_fabric::MEMBER_PORT],
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use capsule_fabric::{
+    MEMBER_PORT,
     map::{AddressPlan, Addresses, Change, NewMember, PublicKey, Slot},
     policy::Directory,
 };

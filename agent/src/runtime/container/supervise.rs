@@ -21,13 +21,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{net::UnixStream, process::Child, sync::oneshot, task::JoinHandle};
+use tokio::{net::UnixStream, task::JoinHandle};
 
 use super::layout::{Layout, io_error};
 use crate::{
     event::{Events, NewEvent},
     runtime::RuntimeError,
-    sys::daemon::{self, Found},
+    sys::daemon::{self, Found, Running},
 };
 
 /// containerd must answer within this time after its start.
@@ -55,13 +55,6 @@ struct Core {
     layout: Layout,
     program: PathBuf,
     events: Events,
-}
-
-/// A containerd that answers.
-enum Running {
-    Child(Child),
-    /// Resolves when the lock was dropped.
-    Adopted(oneshot::Receiver<()>),
 }
 
 impl Supervisor {
@@ -213,20 +206,6 @@ impl Core {
 
     fn emit(&self, reason: &'static str, message: String) {
         self.events.emit(NewEvent::new("node", "", reason, message).warning());
-    }
-}
-
-impl Running {
-    async fn ended(&mut self) -> String {
-        match self {
-            Self::Child(child) => {
-                child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
-            }
-            Self::Adopted(ended) => {
-                let _ = ended.await;
-                "started by an earlier agent".to_owned()
-            }
-        }
     }
 }
 
