@@ -7,82 +7,14 @@ use capsule_client::{Connector, Home, Selection};
 use capsule_proto::v1::{PutMapRequest, SignedMap};
 use serde_json::Value;
 use testbed::{
-    scenario::{Capsule, Fleet, eventually},
-    sys::{link, netns, process::Process},
+    scenario::Fleet,
+    sys::{link, netns},
 };
 
-/// For a handshake on a machine that has much else to do: WireGuard tries again after 5 seconds.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
-/// Capsules that are adopted and have no images: members need none.
-async fn fleet(nodes: usize) -> Result<Fleet> {
-    Fleet::builder(nodes).without_images().start().await
-}
-
-/// The same, all of them members of one fabric.
-async fn mesh(nodes: usize) -> Result<Fleet> {
-    let fleet = fleet(nodes).await?;
-    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
-    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
-    Ok(fleet)
-}
-
-/// What a capsule says of the fabric.
-async fn status(capsule: &Capsule<'_>) -> Result<Value> {
-    Ok(capsule.fleetctl(&["fabric", "status", "-o", "json"]).await?.ok()?.json()?["result"].clone())
-}
-
-async fn membership(capsule: &Capsule<'_>) -> Result<Value> {
-    let status = status(capsule).await?;
-    ensure!(status["membership"].is_object(), "{} is in no fabric: {status}", capsule.name());
-    Ok(status["membership"].clone())
-}
-
-async fn generation(capsule: &Capsule<'_>) -> Result<u64> {
-    number(&membership(capsule).await?["generation"])
-}
-
-/// proto3-JSON writes 64-bit numbers as text.
-fn number(value: &Value) -> Result<u64> {
-    value.as_str().unwrap_or("0").parse().with_context(|| format!("{value} is no number"))
-}
-
-/// A capsule's own addresses in the fabric.
-async fn addresses(capsule: &Capsule<'_>) -> Result<[IpAddr; 2]> {
-    let membership = membership(capsule).await?;
-    let address = |key: &str| Ok::<IpAddr, anyhow::Error>(membership[key].as_str().unwrap_or("").parse()?);
-    Ok([address("ipv4")?, address("ipv6")?])
-}
-
-/// What a capsule says of one peer.
-async fn peer(capsule: &Capsule<'_>, name: &str) -> Result<Value> {
-    let membership = membership(capsule).await?;
-    let peers = membership["peers"].as_array().into_iter().flatten();
-    peers
-        .into_iter()
-        .find(|peer| peer["name"] == name)
-        .cloned()
-        .with_context(|| format!("no peer {name}: {membership}"))
-}
-
-/// Sends one echo request from a capsule's host.
-async fn ping(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
-    let mut command = netns::command(&from.namespace(), "ping");
-    command.args(["-n", "-c", "1", "-W", "1", &to.to_string()]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{to} does not answer {}: {text}", from.name());
-    Ok(())
-}
-
-async fn reaches(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
-    eventually(HANDSHAKE_LIMIT, async || ping(from, to).await).await
-}
-
-/// The process of a capsule's userspace device, if there is one.
-fn device(capsule: &Capsule<'_>) -> Option<Process> {
-    let is_device = |process: &Process| process.arguments().get(1).is_some_and(|word| word == "wg");
-    capsule.processes().into_iter().find(is_device)
-}
+use crate::mesh::{
+    FLOOD_INTERVAL, addresses, device, fleet, flood, generation, lost, membership, mesh, number, peer, ping,
+    reaches, status,
+};
 
 #[tokio::test]
 async fn eight_capsules_become_one_network_and_repeating_it_changes_nothing() -> Result<()> {
@@ -256,24 +188,6 @@ async fn a_rotated_key_costs_other_pairs_no_packet_and_its_own_one_handshake() -
     ensure!(gap < 4.0, "the rotated pair was apart for {gap} s");
     fleet.passed();
     Ok(())
-}
-
-const FLOOD_INTERVAL: Duration = Duration::from_millis(20);
-const FLOOD_COUNT: u64 = 300;
-
-fn flood(from: &Capsule<'_>, to: IpAddr) -> Result<std::process::Child> {
-    let mut command = netns::command(&from.namespace(), "ping");
-    let (interval, count) = (FLOOD_INTERVAL.as_secs_f64().to_string(), FLOOD_COUNT.to_string());
-    command.args(["-n", "-q", "-i", &interval, "-c", &count, "-W", "2", &to.to_string()]);
-    Ok(command.stdout(std::process::Stdio::piped()).spawn()?)
-}
-
-/// From ping's summary: "300 packets transmitted, 298 received, …".
-fn lost(output: &std::process::Output) -> Result<u64> {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find(|line| line.contains("packets transmitted")).context("no summary")?;
-    let received = line.split(", ").nth(1).and_then(|part| part.split(' ').next()).context("no count")?;
-    Ok(FLOOD_COUNT - received.parse::<u64>()?)
 }
 
 #[tokio::test]

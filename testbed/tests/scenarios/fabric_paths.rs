@@ -1,13 +1,11 @@
 //! How members meet: behind routers, by a relay, and again when an address changes.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use testbed::{
-    scenario::{Capsule, Fleet, eventually},
-    sys::netns,
-};
+use anyhow::{Result, ensure};
+use testbed::scenario::{Fleet, eventually};
+
+use crate::mesh::{addresses, enroll, flood, lost, mesh, peer, ping, reaches};
 
 /// For a way to be found on a machine that has much else to do.
 const MEET_LIMIT: Duration = Duration::from_mins(1);
@@ -17,38 +15,13 @@ const RETURN_LIMIT: Duration = Duration::from_mins(1);
 /// The WireGuard port that agents listen on.
 const PORT: u16 = 51820;
 
-async fn membership(capsule: &Capsule<'_>) -> Result<Value> {
-    let status = capsule.fleetctl(&["fabric", "status", "-o", "json"]).await?.ok()?.json()?;
-    Ok(status["result"]["membership"].clone())
-}
-
-async fn peer(capsule: &Capsule<'_>, name: &str) -> Result<Value> {
-    let membership = membership(capsule).await?;
-    let mut peers = membership["peers"].as_array().into_iter().flatten();
-    peers.find(|peer| peer["name"] == name).cloned().with_context(|| format!("no {name}: {membership}"))
-}
-
-async fn own_address(capsule: &Capsule<'_>) -> Result<IpAddr> {
-    let membership = membership(capsule).await?;
-    membership["ipv4"].as_str().unwrap_or_default().parse().context("no address in the fabric")
-}
-
-async fn ping(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
-    let mut command = netns::command(&from.namespace(), "ping");
-    command.args(["-n", "-c", "1", "-W", "1", &to.to_string()]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
-    ensure!(output.status.success(), "{to} does not answer {}", from.name());
-    Ok(())
-}
-
 #[tokio::test]
 async fn two_members_behind_routers_meet_by_a_relay_and_then_directly() -> Result<()> {
     let fleet = Fleet::builder(3).behind_nat("a").behind_nat("b").without_images().start().await?;
+    let fleet = enroll(fleet).await?;
     let (a, b) = (fleet.capsule("a"), fleet.capsule("b"));
-    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
-    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
     fleet.fleetctl(&["fabric", "set-relay", "c", "on"]).await?.ok()?;
-    let to_b = own_address(&b).await?;
+    let to_b = addresses(&b).await?[0];
     eventually(MEET_LIMIT, async || ping(&a, to_b).await).await?;
     eventually(MEET_LIMIT, async || {
         let by_relay = peer(&a, "b").await?["path"].clone();
@@ -64,6 +37,29 @@ async fn two_members_behind_routers_meet_by_a_relay_and_then_directly() -> Resul
         ping(&a, to_b).await
     })
     .await?;
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_whose_agent_is_away_keeps_its_path() -> Result<()> {
+    let fleet = mesh(2).await?;
+    let (a, b) = (fleet.capsule("a"), fleet.capsule("b"));
+    let of_b = addresses(&b).await?[0];
+    reaches(&a, of_b).await?;
+    let works = async || {
+        let peer = peer(&a, "b").await?;
+        ensure!(peer["path"]["answers"] == true, "{peer}");
+        Ok(peer["endpoint"].clone())
+    };
+    let before = eventually(MEET_LIMIT, works).await?;
+    b.kill_agent()?;
+    // For longer than a path may be silent.
+    let traffic = flood(&a, of_b)?;
+    let traffic = tokio::task::spawn_blocking(move || traffic.wait_with_output()).await??;
+    ensure!(lost(&traffic)? == 0, "{}", String::from_utf8_lossy(&traffic.stdout));
+    ensure!(works().await? == before, "a path that works was left");
+    b.start_agent().await?;
     fleet.passed();
     Ok(())
 }

@@ -6,17 +6,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testbed::scenario::{Capsule, FOREVER, Fleet, Output, echo, eventually, shell};
 
+use crate::mesh::enroll;
+
 /// For a first connection: handshake, link and policy on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_mins(1);
 /// What a policy takes away is gone in this time.
 const CUT_LIMIT: Duration = Duration::from_secs(10);
-
-async fn mesh(nodes: usize) -> Result<Fleet> {
-    let fleet = Fleet::netns(nodes).await?;
-    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
-    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
-    Ok(fleet)
-}
 
 /// A client that may ask `db` of capsule b.
 fn client(name: &str, to: &str) -> String {
@@ -48,7 +43,7 @@ async fn fabric_of(capsule: &Capsule<'_>, workload: &str) -> Result<Value> {
 
 #[tokio::test]
 async fn a_workload_reaches_another_by_name_only_where_both_ends_allow_it() -> Result<()> {
-    let fleet = mesh(3).await?;
+    let fleet = enroll(Fleet::netns(3).await?).await?;
     let (a, b, c) = (fleet.capsule("a"), fleet.capsule("b"), fleet.capsule("c"));
     let url = "http://db.b.fabric:8080/";
     // What a policy names need not be there yet: it opens by itself.

@@ -16,6 +16,7 @@ mod fleet;
 mod images;
 mod logs;
 mod loss;
+mod mesh;
 mod network;
 mod registries;
 mod state;
