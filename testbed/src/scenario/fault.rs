@@ -5,13 +5,35 @@ use std::{fs::File, io::Write as _, path::PathBuf, sync::PoisonError, time::Dura
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::Capsule;
-use crate::sys::process::Process;
+use super::{Capsule, Fleet};
+use crate::{substrate::fault::Faults, sys::process::Process};
 
 /// For containerd to die of SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// What fills a disk, below the state directory.
 const BALLAST: &str = "ballast";
+
+impl Fleet {
+    /// Splits the network into groups of capsules that do not hear each other; the operator's host
+    /// hears everybody.
+    pub fn split(&self, groups: &[&[&str]]) -> Result<()> {
+        self.fault(|faults| {
+            faults.split(groups);
+            Ok(())
+        })
+    }
+
+    /// Ends the split.
+    pub fn join(&self) -> Result<()> {
+        self.split(&[])
+    }
+
+    fn fault(&self, change: impl FnOnce(&mut Faults) -> Result<()>) -> Result<()> {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut faults)?;
+        self.testbed().set_faults(&faults)
+    }
+}
 
 impl Capsule<'_> {
     /// `kill -9` of the agent; its workloads should not notice.
@@ -99,9 +121,7 @@ impl Capsule<'_> {
 
     /// Loses this share of packets, each way.
     pub fn packet_loss(&self, percent: u8) -> Result<()> {
-        let mut losses = self.fleet.losses.lock().unwrap_or_else(PoisonError::into_inner);
-        losses.set(&self.name, percent)?;
-        self.fleet.testbed().set_losses(&losses)
+        self.fleet.fault(|faults| faults.lose(&self.name, percent))
     }
 
     /// Fills the file system of the state directory, which must be one of its own

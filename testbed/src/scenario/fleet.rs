@@ -18,7 +18,7 @@ use super::{Capsule, Operator, Relay, eventually, report};
 use crate::{
     fixtures,
     registry::{Access, Registry, token::TokenService},
-    substrate::{self, Owner, Request, State, Testbed, fault::Losses},
+    substrate::{self, Owner, Request, State, Testbed, fault::Faults},
     sys::process::Process,
 };
 
@@ -97,7 +97,7 @@ impl FleetBuilder {
         let fleet = Fleet {
             operator: Operator::at(&request.dir.join("operator")),
             testbed: Mutex::new(testbed),
-            losses: Mutex::new(Losses::default()),
+            faults: Mutex::new(Faults::default()),
             passed: AtomicBool::new(false),
         };
         fleet.bring_up(&nodes, &self).await?;
@@ -108,7 +108,7 @@ impl FleetBuilder {
 /// Capsules on this machine that only one test knows of.
 pub struct Fleet {
     testbed: Mutex<Testbed>,
-    pub(super) losses: Mutex<Losses>,
+    pub(super) faults: Mutex<Faults>,
     operator: Operator,
     passed: AtomicBool,
 }

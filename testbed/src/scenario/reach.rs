@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Fleet, POLL, eventually};
+use super::{Capsule, Fleet, POLL, eventually};
 use crate::sys::netns;
 
 /// For one connection and one answer.
@@ -52,6 +52,18 @@ impl Fleet {
         let mut address = self.capsule(capsule).api()?;
         address.set_port(port);
         Ok(address)
+    }
+}
+
+impl Capsule<'_> {
+    /// Calls `work` on a thread inside the network namespace of a workload.
+    pub async fn inside<T: Send + 'static>(
+        &self,
+        workload: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let pid = self.pid(workload).await?;
+        blocking(move || netns::inside_of(pid, work)?).await
     }
 }
 

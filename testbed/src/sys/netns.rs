@@ -54,15 +54,25 @@ pub fn command(name: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Calls `work` on a thread of its own that lives in the namespace.
+/// Calls `work` on a thread of its own that lives in the namespace; what it starts lives there too.
 pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let file = File::open(path(name)).with_context(|| format!("there is no network namespace {name}"))?;
+    inside_at(&path(name), work)
+}
+
+/// The same in the namespace of this process.
+pub fn inside_of<T: Send>(pid: u64, work: impl FnOnce() -> T + Send) -> Result<T> {
+    inside_at(Path::new(&format!("/proc/{pid}/ns/net")), work)
+}
+
+fn inside_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("there is no network namespace {shown}"))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             setns(&file, CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("cannot enter network namespace {name}"))?;
+                .with_context(|| format!("cannot enter network namespace {shown}"))?;
             Ok(work())
         });
-        thread.join().map_err(|_| anyhow!("the thread in network namespace {name} panicked"))?
+        thread.join().map_err(|_| anyhow!("the thread in network namespace {shown} panicked"))?
     })
 }

@@ -3,17 +3,17 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use capsule_client::{Connector, Home, Selection};
-use capsule_proto::v1::{PutMapRequest, SignedMap};
+use capsule_client::Home;
+use capsule_proto::v1::SignedMap;
 use serde_json::Value;
-use testbed::{
-    scenario::Fleet,
-    sys::{link, netns},
-};
+use testbed::sys::{link, netns};
 
-use crate::mesh::{
-    FLOOD_INTERVAL, addresses, device, fleet, flood, generation, lost, membership, mesh, number, peer, ping,
-    reaches, status,
+use crate::{
+    maps,
+    mesh::{
+        FLOOD_INTERVAL, addresses, device, fleet, flood, generation, lost, membership, mesh, number, peer,
+        ping, reaches, status,
+    },
 };
 
 #[tokio::test]
@@ -92,13 +92,9 @@ async fn an_enrolment_that_is_cut_short_anywhere_goes_on_when_it_is_repeated() -
 #[tokio::test]
 async fn maps_that_are_forged_replayed_or_older_change_nothing() -> Result<()> {
     let fleet = mesh(2).await?;
-    let export = async || {
-        let text = fleet.fleetctl(&["fabric", "map", "export"]).await?.ok()?.stdout;
-        Ok::<SignedMap, anyhow::Error>(serde_json::from_str(&text)?)
-    };
-    let old = export().await?;
+    let old = maps::export(&fleet).await?;
     fleet.fleetctl(&["fabric", "set-relay", "b", "on"]).await?.ok()?;
-    let present = export().await?;
+    let present = maps::export(&fleet).await?;
     let a = fleet.capsule("a");
     let before = generation(&a).await?;
     let stranger = Home::at(fleet.dir().join("stranger")).ensure_key()?;
@@ -112,27 +108,16 @@ async fn maps_that_are_forged_replayed_or_older_change_nothing() -> Result<()> {
     for (map, part) in
         [(old, "generation"), (made_up, "not enrolled"), (posing, "made up"), (flipped, "cannot be used")]
     {
-        let refused = put(&fleet, "a", map).await.unwrap_err().to_string();
+        let refused = maps::put(&fleet, "a", map).await.unwrap_err().to_string();
         ensure!(refused.contains(part), "{part}: {refused}");
     }
-    put(&fleet, "a", present).await.context("the present map is no error")?;
+    maps::put(&fleet, "a", present).await.context("the present map is no error")?;
     ensure!(generation(&a).await? == before);
     let events = a.events().await?;
     ensure!(events.matches("MapRefused").count() == 4, "{events}");
     reaches(&a, addresses(&fleet.capsule("b")).await?[0]).await?;
     fleet.passed();
     Ok(())
-}
-
-/// Brings a map to a capsule as the fleet's operator.
-async fn put(fleet: &Fleet, capsule: &str, map: SignedMap) -> Result<()> {
-    let client = capsule_client::Fleet::open_in(Home::at(fleet.operator().config()))?;
-    let targets = client.resolve(&Selection { names: vec![capsule.into()], ..Selection::default() })?;
-    let connector: Connector = client.connector()?;
-    let target = targets.first().context("no target")?;
-    let capsule = connector.connect(target).await?;
-    let answer = capsule.fabric().put_map(PutMapRequest { map: Some(map) }).await;
-    answer.map(drop).map_err(|status| anyhow::anyhow!("{}", status.message()))
 }
 
 #[tokio::test]

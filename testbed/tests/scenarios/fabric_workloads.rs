@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 use testbed::scenario::{Capsule, FOREVER, Fleet, Output, echo, eventually, shell};
 
-use crate::mesh::enroll;
+use crate::mesh::{enroll, fabric_of};
 
 /// For a first connection: handshake, link and policy on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -35,10 +34,6 @@ async fn fetch(from: &Capsule<'_>, workload: &str, url: &str) -> Result<String> 
 async fn is_refused(from: &Capsule<'_>, workload: &str, url: &str) -> Result<()> {
     ensure!(wget(from, workload, url).await?.ok().is_err(), "{workload} reaches {url}");
     Ok(())
-}
-
-async fn fabric_of(capsule: &Capsule<'_>, workload: &str) -> Result<Value> {
-    Ok(capsule.workload(workload).await?["status"]["fabric"].clone())
 }
 
 #[tokio::test]

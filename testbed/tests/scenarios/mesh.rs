@@ -69,6 +69,11 @@ pub async fn peer(capsule: &Capsule<'_>, name: &str) -> Result<Value> {
         .with_context(|| format!("no peer {name}: {membership}"))
 }
 
+/// What a capsule says of a workload's part in the fabric.
+pub async fn fabric_of(capsule: &Capsule<'_>, workload: &str) -> Result<Value> {
+    Ok(capsule.workload(workload).await?["status"]["fabric"].clone())
+}
+
 /// Sends one echo request from a capsule's host.
 pub async fn ping(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
     let mut command = netns::command(&from.namespace(), "ping");

@@ -11,7 +11,7 @@ use testbed::{
     registry::{Access, Registry},
     scenario::Fleet,
     substrate::{
-        Owner, Record, Request, State, Testbed, fault::Losses, nat::INSIDE, node_names, remove_stale,
+        Owner, Record, Request, State, Testbed, fault::Faults, nat::INSIDE, node_names, remove_stale,
     },
     sys::{link, netns, process::Process},
 };
@@ -56,12 +56,12 @@ fn nodes_reach_each_other_and_the_operator_until_they_are_cut_off() {
         netns::inside(&plan.namespace("b"), || connect(address)).unwrap().unwrap();
     }
     let address = listeners[0].local_addr().unwrap();
-    let mut losses = Losses::default();
-    losses.set("a", 100).unwrap();
-    testbed.set_losses(&losses).unwrap();
+    let mut faults = Faults::default();
+    faults.lose("a", 100).unwrap();
+    testbed.set_faults(&faults).unwrap();
     connect(address).unwrap_err();
-    losses.set("a", 0).unwrap();
-    testbed.set_losses(&losses).unwrap();
+    faults.lose("a", 0).unwrap();
+    testbed.set_faults(&faults).unwrap();
     connect(address).unwrap();
 }
 
