@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    env,
     fs::{self, File},
     io::Write as _,
     os::unix::process::CommandExt as _,
@@ -14,7 +15,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::Testbed;
-use crate::sys::{self, cgroup, disk, netns, process, process::Process};
+use crate::{
+    sys::{self, cgroup, disk, netns, process, process::Process},
+    wireguard,
+};
 
 /// For an agent to end on SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -71,6 +75,10 @@ impl Testbed {
             .args(["--bridge-subnet", &plan.workloads(position)])
             .args(["--insecure-registry", &plan.registry().to_string()])
             .args(&known.options);
+        let chosen = known.options.iter().any(|option| option == "--wireguard");
+        if let Some(kind) = env::var_os(wireguard::KIND_VARIABLE).filter(|_| !chosen) {
+            command.arg("--wireguard").arg(kind);
+        }
         let agent = self.spawn(&mut command, node)?;
         self.record.nodes[position].agent = Some(agent);
         self.record.save()?;

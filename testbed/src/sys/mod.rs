@@ -59,6 +59,11 @@ pub fn program(name: &str) -> Result<PathBuf> {
     })
 }
 
+/// Where this workspace is built, and `scripts/setup` puts what it fetches.
+pub fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
+}
+
 /// Writes a file as a whole or not at all.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let dir = path.parent().with_context(|| format!("{} has no directory", path.display()))?;

@@ -1,4 +1,4 @@
-//! A userspace device of any make, running.
+//! A device of any make, running.
 
 use std::{
     os::unix::net::UnixStream,
@@ -14,14 +14,15 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::sys::{self, netns, process::Process};
+use crate::sys::{self, link, netns, process::Process};
 
 /// Until it answers, and until it has ended.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(10);
 /// Where `scripts/setup bench` puts peers that the system does not have.
-const PEERS: &str = "target/peers";
+const PEERS: &str = "peers";
+const NO_PROCESS: &str = "the kernel's device has no process";
 
 /// Who made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +33,13 @@ pub enum Make {
     WireguardGo(PathBuf),
     /// boringtun-cli, this program.
     Boringtun(PathBuf),
+    /// The kernel's, where it has one.
+    Kernel,
 }
 
-/// A device's process; it ends when this is dropped.
+/// A device; its process ends when this is dropped, and the kernel's goes with its namespace.
 pub struct Device {
-    child: Child,
+    process: Option<Child>,
     socket: PathBuf,
 }
 
@@ -61,38 +64,36 @@ impl Make {
         fetched("bin/boringtun-cli").map(Self::Boringtun)
     }
 
-    fn command(&self, namespace: &str, interface: &str) -> Result<Command> {
-        Ok(match self {
+    /// What runs it; the kernel's needs nothing.
+    fn command(&self, namespace: &str, interface: &str) -> Result<Option<Command>> {
+        let (program, words) = match self {
             Self::Ours(words) => {
-                let mut command = netns::command(namespace, sys::program("capsuled")?);
-                command.args(["wg", "--interface", interface]).args(words);
-                command
+                (sys::program("capsuled")?, [&["wg", "--interface", interface], words.as_slice()].concat())
             }
-            Self::WireguardGo(program) => {
-                let mut command = netns::command(namespace, program);
-                command.args(["-f", interface]);
-                command
-            }
-            Self::Boringtun(program) => {
-                let mut command = netns::command(namespace, program);
-                command.args(["-f", "--disable-drop-privileges", interface]);
-                command
-            }
-        })
+            Self::WireguardGo(program) => (program.clone(), vec!["-f", interface]),
+            Self::Boringtun(program) => (program.clone(), vec!["-f", "--disable-drop-privileges", interface]),
+            Self::Kernel => return Ok(None),
+        };
+        let mut command = netns::command(namespace, program);
+        command.args(words);
+        Ok(Some(command))
     }
 }
 
 impl Device {
     /// Starts it and waits until its API answers.
     pub fn start(make: &Make, namespace: &str, interface: &str) -> Result<Self> {
-        let mut command = make.command(namespace, interface)?;
+        let socket = Path::new("/var/run/wireguard").join(format!("{interface}.sock"));
+        let Some(mut command) = make.command(namespace, interface)? else {
+            link::batch_in(namespace, &format!("link add {interface} type wireguard\n"))?;
+            return Ok(Self { process: None, socket });
+        };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot run {}", sys::show(&command)))?;
-        let socket = Path::new("/var/run/wireguard").join(format!("{interface}.sock"));
-        let mut device = Self { child, socket };
+        let mut device = Self { process: Some(child), socket };
         let end = Instant::now() + LIMIT;
         while UnixStream::connect(&device.socket).is_err() {
-            if let Some(status) = device.child.try_wait()? {
+            if let Some(status) = device.child()?.try_wait()? {
                 bail!("`{}` ended with {status}", sys::show(&command));
             }
             if Instant::now() > end {
@@ -105,7 +106,12 @@ impl Device {
 
     /// Its process, which nsenter has become.
     pub fn process(&self) -> Result<Process> {
-        Process::of(self.child.id()).context("the device is gone")
+        let child = self.process.as_ref().context(NO_PROCESS)?;
+        Process::of(child.id()).context("the device is gone")
+    }
+
+    fn child(&mut self) -> Result<&mut Child> {
+        self.process.as_mut().context(NO_PROCESS)
     }
 
     /// Where its API is.
@@ -115,10 +121,11 @@ impl Device {
 
     /// Sends a signal and waits for its end; how it ended.
     pub fn end(&mut self, signal: Signal) -> Result<std::process::ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
+        let child = self.child()?;
+        if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        kill(Pid::from_raw(self.child.id() as i32), signal)?;
+        kill(Pid::from_raw(child.id() as i32), signal)?;
         self.wait()
     }
 
@@ -126,7 +133,7 @@ impl Device {
     pub fn wait(&mut self) -> Result<std::process::ExitStatus> {
         let end = Instant::now() + LIMIT;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child()?.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > end {
@@ -139,6 +146,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
         if self.end(Signal::SIGTERM).is_err() {
             let _ = self.end(Signal::SIGKILL);
         }
@@ -149,8 +159,7 @@ impl Drop for Device {
     }
 }
 
-/// A peer's program below `target/`, wherever in it this program is.
+/// A peer's program.
 fn fetched(path: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    Some(root.join(PEERS).join(path)).filter(|path| path.is_file())
+    Some(sys::target_dir().join(PEERS).join(path)).filter(|path| path.is_file())
 }

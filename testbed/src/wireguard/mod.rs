@@ -25,6 +25,9 @@ pub const PORT: u16 = 51_820;
 /// Of the links inside: what 1500 bytes outside leave.
 pub const MTU: u16 = 1420;
 
+/// Names what every agent of a testbed is told to use, `--wireguard` of theirs.
+pub const KIND_VARIABLE: &str = "TESTBED_WIREGUARD";
+
 /// One device with its keys, in its namespace.
 pub struct Node {
     /// Name of the namespace.
@@ -119,13 +122,13 @@ impl Node {
 
     /// Runs `wg` with these words, and the interface after the first.
     pub fn wg(&self, words: &[&str]) -> Result<String> {
-        let mut command = Command::new("wg");
+        let mut command = netns::command(&self.namespace, "wg");
         run(command.arg(words[0]).arg(&self.interface).args(&words[1..]), "")
     }
 
     /// Replaces its configuration by a file's content, as `wg setconf` does.
     pub fn configure(&self, content: &str) -> Result<()> {
-        let mut command = Command::new("wg");
+        let mut command = netns::command(&self.namespace, "wg");
         run(command.args(["setconf", &self.interface, "/dev/stdin"]), content).map(drop)
     }
 

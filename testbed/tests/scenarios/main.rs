@@ -10,6 +10,7 @@ mod copy;
 mod docs;
 mod exec;
 mod fabric_away;
+mod fabric_kernel;
 mod fabric_members;
 mod fabric_paths;
 mod fabric_spoof;

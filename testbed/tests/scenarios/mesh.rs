@@ -1,12 +1,12 @@
 //! Fleets that are a fabric, and what stories ask of it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testbed::{
     scenario::{Capsule, Fleet, eventually},
-    sys::{netns, process::Process},
+    sys::{self, netns, process::Process},
 };
 
 /// For a handshake on a machine that has much else to do: WireGuard tries again after 5 seconds.
@@ -89,10 +89,23 @@ pub async fn reaches(from: &Capsule<'_>, to: IpAddr) -> Result<()> {
     eventually(HANDSHAKE_LIMIT, async || ping(from, to).await).await
 }
 
-/// The process of a capsule's userspace device, if there is one.
-pub fn device(capsule: &Capsule<'_>) -> Option<Process> {
+/// What holds a capsule's sessions: none of them outlives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Index and name.
+    pub link: String,
+    /// Of a userspace one.
+    pub process: Option<Process>,
+}
+
+/// A capsule's device, if there is one.
+pub fn device(capsule: &Capsule<'_>) -> Result<Option<Device>> {
+    let links = sys::run(Command::new("ip").args(["-n", &capsule.namespace(), "-o", "link"]), "")?;
     let is_device = |process: &Process| process.arguments().get(1).is_some_and(|word| word == "wg");
-    capsule.processes().into_iter().find(is_device)
+    let process = capsule.processes().into_iter().find(is_device);
+    let link = links.lines().find(|line| line.contains(": cw-")).and_then(|line| line.split(": <").next());
+    ensure!(link.is_some() || process.is_none(), "a device without a link: {process:?}");
+    Ok(link.map(|link| Device { link: link.to_owned(), process }))
 }
 
 /// Between the echo requests of a flood.

@@ -1,5 +1,4 @@
-//! The userspace WireGuard device, beside others' and on bad paths. Kernel WireGuard is not here: it
-//! needs a kernel that has it.
+//! The userspace WireGuard device, beside others' and on bad paths.
 
 use std::{
     fmt::Write as _,
@@ -16,6 +15,7 @@ use testbed::{
 
 mod client;
 mod device;
+mod kernel;
 mod path;
 
 use path::Path;
@@ -99,13 +99,17 @@ fn every_offload_can_be_missing() -> Result<()> {
 #[test]
 fn it_interoperates_with_wireguard_go() -> Result<()> {
     for go in [Some(Make::wireguard_go()), Make::newer_wireguard_go()].into_iter().flatten() {
-        let mesh = Mesh::start(&[Make::ours(), go], Family::V4)?;
-        let (a, b) = (mesh.node(0), mesh.node(1));
-        talk(a, b, SOME)?;
-        echo_datagrams(a, b, v4(b))?;
-        echo_datagrams(b, a, v6(a))?;
+        interoperate(&[Make::ours(), go], Family::V4, SOME)?;
     }
     Ok(())
+}
+
+fn interoperate(makes: &[Make; 2], outside: Family, bytes: usize) -> Result<()> {
+    let mesh = Mesh::start(makes, outside)?;
+    let (a, b) = (mesh.node(0), mesh.node(1));
+    talk(a, b, bytes)?;
+    echo_datagrams(a, b, v4(b))?;
+    echo_datagrams(b, a, v6(a))
 }
 
 #[test]
@@ -133,9 +137,14 @@ fn eight_reach_each_other_among_two_hundred_peers() -> Result<()> {
 
 #[test]
 fn a_peer_is_followed_to_another_address_and_port_without_a_lost_connection() -> Result<()> {
-    let mesh = Mesh::start(&[Make::ours(), Make::ours()], Family::V4)?;
+    follow(&[Make::ours(), Make::ours()], 4 * SOME)
+}
+
+/// The second moves.
+fn follow(makes: &[Make; 2], bytes: usize) -> Result<()> {
+    let mesh = Mesh::start(makes, Family::V4)?;
     let (a, b) = (mesh.node(0), mesh.node(1));
-    Pair::connect(a, b, v4(b))?.exchange(4 * SOME, || {
+    Pair::connect(a, b, v4(b))?.exchange(bytes, || {
         for port in [40_000, 40_001] {
             b.wg(&["set", "listen-port", &port.to_string()])?;
         }
@@ -166,7 +175,12 @@ fn loss_reordering_and_duplicates_cost_time_and_no_byte() -> Result<()> {
 
 #[test]
 fn a_connection_outlives_new_keys_and_a_killed_peer() -> Result<()> {
-    let mut mesh = Mesh::start(&[Make::ours(), Make::ours()], Family::V4)?;
+    outlive(Make::ours(), SOME)
+}
+
+/// The peer of this one is killed.
+fn outlive(make: Make, bytes: usize) -> Result<()> {
+    let mut mesh = Mesh::start(&[make, Make::ours()], Family::V4)?;
     let configuration = mesh.configuration(mesh.node(1), Family::V4);
     let secret = tempfile::NamedTempFile::new()?;
     std::fs::write(secret.path(), run(Command::new("wg").arg("genpsk"), "")?)?;
@@ -177,7 +191,7 @@ fn a_connection_outlives_new_keys_and_a_killed_peer() -> Result<()> {
     };
     let pair = Pair::connect(a, b, v4(b))?;
     let kept = Pair { from: pair.from.try_clone()?, to: pair.to.try_clone()? };
-    pair.exchange(SOME, || {
+    pair.exchange(bytes, || {
         set(a, b)?;
         set(b, a).map(drop)
     })?;
@@ -188,7 +202,7 @@ fn a_connection_outlives_new_keys_and_a_killed_peer() -> Result<()> {
     b.configure(&configuration)?;
     b.bring_up()?;
     set(b, a)?;
-    kept.exchange(SOME, || Ok(()))
+    kept.exchange(bytes, || Ok(()))
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! The fabric where the kernel has WireGuard: stories that are told elsewhere, in a guest with such a
+//! kernel.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use testbed::{guest::Guest, sys, wireguard::KIND_VARIABLE};
+
+use crate::mesh::{addresses, device, enroll, fleet, membership, reaches};
+
+/// For a guest with its stories: ten times what they take on this machine, which has much else to do.
+const LIMIT: Duration = Duration::from_mins(8);
+
+/// Runs stories of this program, each by its whole name, in a guest.
+fn tell_in_guest(kind: &str, stories: &[&str]) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).args(stories);
+    let script = format!("RUST_LIB_BACKTRACE=0 {KIND_VARIABLE}={kind} {}", sys::show(&command));
+    let outcome = Guest::find()?.run(&script, LIMIT)?;
+    eprintln!("{}", outcome.output);
+    ensure!(outcome.code == 0, "a story failed in the guest");
+    let all = format!("{} passed", stories.len());
+    ensure!(outcome.output.contains(&all), "some story has another name by now");
+    Ok(())
+}
+
+#[test]
+fn our_device_and_the_kernels_understand_each_other() -> Result<()> {
+    tell_in_guest(
+        "auto",
+        &[
+            "wireguard::kernel::it_interoperates_with_the_kernels",
+            "wireguard::kernel::it_follows_the_kernels_and_is_followed",
+            "wireguard::kernel::a_connection_with_the_kernels_outlives_new_keys_and_its_own_death",
+        ],
+    )
+}
+
+#[test]
+fn members_with_the_kernels_wireguard_keep_what_the_fabric_promises() -> Result<()> {
+    tell_in_guest(
+        "kernel",
+        &[
+            "fabric_kernel::kernels_and_processes_are_one_fabric",
+            "fabric_members::a_rotated_key_costs_other_pairs_no_packet_and_its_own_one_handshake",
+            "fabric_members::a_member_whose_address_changes_is_found_again",
+        ],
+    )
+}
+
+#[test]
+fn workloads_obey_both_ends_over_the_kernels_wireguard() -> Result<()> {
+    tell_in_guest(
+        "kernel",
+        &["fabric_workloads::a_workload_reaches_another_by_name_only_where_both_ends_allow_it"],
+    )
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel with WireGuard"]
+async fn kernels_and_processes_are_one_fabric() -> Result<()> {
+    let fleet = fleet(3).await?;
+    let kinds = [("a", "kernel"), ("b", "auto"), ("c", "userspace")];
+    for (name, kind) in kinds {
+        fleet.capsule(name).restart_agent_with(&["--wireguard", kind]).await?;
+    }
+    let fleet = enroll(fleet).await?;
+    for (name, _) in kinds {
+        let capsule = fleet.capsule(name);
+        let shown = membership(&capsule).await?["wireguard"].clone();
+        let process = device(&capsule)?.context("there is no device")?.process;
+        let expected = if name == "c" { "WIREGUARD_KIND_USERSPACE" } else { "WIREGUARD_KIND_KERNEL" };
+        ensure!(shown == expected && process.is_some() == (name == "c"), "{name}: {shown}, {process:?}");
+    }
+    for (from, _) in kinds {
+        for (to, _) in kinds {
+            for address in addresses(&fleet.capsule(to)).await? {
+                reaches(&fleet.capsule(from), address).await?;
+            }
+        }
+    }
+    fleet.passed();
+    Ok(())
+}
