@@ -17,3 +17,4 @@ pub mod run;
 pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod wireguard;

@@ -42,6 +42,7 @@ fn members_with_the_kernels_wireguard_keep_what_the_fabric_promises() -> Result<
         "kernel",
         &[
             "fabric_kernel::kernels_and_processes_are_one_fabric",
+            "fabric_members::a_killed_agent_loses_no_packet_of_the_fabric",
             "fabric_members::a_rotated_key_costs_other_pairs_no_packet_and_its_own_one_handshake",
             "fabric_members::a_member_whose_address_changes_is_found_again",
         ],

@@ -17,12 +17,16 @@ use zeroize::Zeroizing;
 use super::{Wanted, plan::Step};
 use crate::{
     fabric::FabricError,
-    sys::holder::{Protocol, holder},
+    sys::{
+        holder::{Protocol, holder},
+        wireguard,
+    },
 };
 
 /// A device that exists.
 pub(super) struct Device {
     name: String,
+    is_kernel: bool,
     api: Box<dyn WireguardInterfaceApi + Send>,
 }
 
@@ -56,7 +60,7 @@ impl Device {
         } else {
             Box::new(WGApi::<Userspace>::new(name).map_err(failed)?)
         };
-        Ok(Self { name: name.to_owned(), api })
+        Ok(Self { name: name.to_owned(), is_kernel, api })
     }
 
     /// How it is.
@@ -70,9 +74,29 @@ impl Device {
         let done = match step {
             Step::Begin(peers) => return self.begin(wanted, peers.into_iter().map(wire).collect()),
             Step::Remove(key) => self.api.remove_peer(&Key::new(*key.bytes())),
+            Step::Set(peer) if self.is_kernel => return self.set_in_kernel(peer),
             Step::Set(peer) => self.api.configure_peer(&wire(peer)),
         };
         done.map_err(|error| tell("change a peer of", &self.name, error))
+    }
+
+    /// Changes a peer in place, unless it is new or loses something: packets to it go on.
+    fn set_in_kernel(&self, peer: super::plan::Peer) -> Result<(), FabricError> {
+        let present = self.read()?.peers.remove(&peer.public_key).map(|state| state.allowed);
+        let stays = present.filter(|present| present.iter().all(|prefix| peer.allowed.contains(prefix)));
+        let Some(present) = stays else {
+            let done = self.api.configure_peer(&wire(peer));
+            return done.map_err(|error| tell("change a peer of", &self.name, error));
+        };
+        let more = peer.allowed.iter().filter(|prefix| !present.contains(prefix));
+        let change = wireguard::Change {
+            public_key: *peer.public_key.bytes(),
+            endpoint: peer.endpoint,
+            keepalive: peer.keepalive,
+            allowed: more.map(|prefix| (prefix.address(), prefix.length())).collect(),
+        };
+        wireguard::change_peer(&self.name, change)
+            .map_err(|error| tell("change a peer of", &self.name, error))
     }
 
     /// Key, port and peers at once: what a new device is told, and one that gets another key.
