@@ -56,7 +56,11 @@ pub async fn down(config: &Config) -> Result<(), StartError> {
     fabric::teardown(&config.fabric(false).map_err(unusable)?, identity.capsule_id()).await?;
     let capsule = identity.capsule_id().parse().map_err(MapError::Fabric).map_err(FabricError::from)?;
     // What leaves is in no fabric any more.
-    let membership = Membership { capsule, map: watch::Sender::new(None).subscribe() };
+    let membership = Membership {
+        capsule,
+        map: watch::Sender::new(None).subscribe(),
+        directory: watch::Sender::default().subscribe(),
+    };
     engine::network(config, &identity, &store, &events, membership).await?.teardown().await?;
     Ok(())
 }

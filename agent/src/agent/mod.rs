@@ -2,7 +2,6 @@
 //!
 //! - `engine`: what runs workloads: containerd, network and volumes, or a stand-in;
 //! - `census`: what the node tells about the others;
-//! - `members`: what fabric and network tell each other;
 //! - `serve`: the gRPC server;
 //! - `down`: stopping everything, also what outlives the agent.
 //!
@@ -12,7 +11,6 @@
 mod census;
 pub mod down;
 mod engine;
-mod members;
 mod serve;
 
 use std::{
@@ -139,7 +137,8 @@ impl Builder {
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
         let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
-        let membership = Membership { capsule: fabric.capsule(), map: fabric.map() };
+        let membership =
+            Membership { capsule: fabric.capsule(), map: fabric.map(), directory: fabric.directory() };
         let engine = engine::start(&config, &identity, runtime, &store, &events, membership).await?;
         let workloads = Workloads::start(WorkloadParts {
             store: store.clone(),
@@ -152,7 +151,7 @@ impl Builder {
         })
         .await?;
         if let Some(network) = &engine.network {
-            members::introduce(&fabric, network);
+            fabric.start_peering(network.locations());
         }
         let facts = Facts {
             state_dir: config.state_dir.clone(),

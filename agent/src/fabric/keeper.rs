@@ -11,8 +11,9 @@ use super::{
     Fabric,
     link::Link,
     peering::{Locations, Maps, Peering, PeeringParts, ReachOfAll, RemoteLocations, Wire},
-    taken,
+    table, taken,
 };
+use crate::store::Store;
 
 /// Between attempts to begin: the link may not have its addresses yet.
 const RETRY: Duration = Duration::from_millis(200);
@@ -24,6 +25,13 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Heard {
     directory: watch::Sender<RemoteLocations>,
     reach: watch::Sender<ReachOfAll>,
+}
+
+impl Heard {
+    /// What an earlier agent heard last.
+    pub(super) fn before(locations: RemoteLocations) -> Self {
+        Self { directory: watch::Sender::new(locations), reach: watch::Sender::default() }
+    }
 }
 
 impl Fabric {
@@ -42,6 +50,9 @@ impl Fabric {
             directory: self.0.heard.directory.clone(),
             reach: self.0.heard.reach.clone(),
         };
+        let directory = self.directory();
+        let kept = directory.borrow().clone();
+        tokio::spawn(remember(self.0.store.clone(), directory, kept));
         tokio::spawn(look(self.0.config.port, local));
         tokio::spawn(keep(self.clone(), parts));
     }
@@ -91,6 +102,23 @@ async fn begin(fabric: &Fabric, parts: &PeeringParts) -> Option<Peering> {
             Err(error) => tracing::debug!("not yet linked with other members: {error}"),
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Keeps what was heard for the agents to come: a policy must not forget who is away.
+async fn remember(store: Store, mut directory: watch::Receiver<RemoteLocations>, mut kept: RemoteLocations) {
+    loop {
+        let now = directory.borrow_and_update().clone();
+        if now != kept {
+            let (before, after) = (kept.clone(), now.clone());
+            match store.write(move |tx| table::keep_locations(tx, &before, &after)).await {
+                Ok(()) => kept = now,
+                Err(error) => tracing::warn!("where others' workloads are is not remembered: {error}"),
+            }
+        }
+        if directory.changed().await.is_err() {
+            return;
+        }
     }
 }
 

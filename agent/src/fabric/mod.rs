@@ -148,6 +148,7 @@ impl Fabric {
         let capsule = identity.capsule_id().parse().map_err(MapError::Fabric)?;
         let keys = Keys::load(config.keys_dir())?;
         let stored = store.read(table::get).await?;
+        let heard = store.read(table::locations).await?;
         let membership = stored.map(|(membership, unreadable)| {
             if let Some(error) = unreadable {
                 let text = format!("the stored member map cannot be read, so the fabric is down: {error}");
@@ -161,7 +162,7 @@ impl Fabric {
         let inner = Inner {
             config,
             link,
-            heard: Heard::default(),
+            heard: Heard::before(heard),
             capsule,
             identity,
             store,

@@ -1,11 +1,11 @@
-//! The row of `fabric`.
+//! The row of `fabric`, and those of `fabric_location`.
 
-use capsule_fabric::map::{FabricId, Generation, MapError, SignedMap};
-use capsule_proto::v1;
+use capsule_fabric::map::{Addresses, FabricId, Generation, MapError, SignedMap};
+use capsule_proto::{Name, v1};
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::Membership;
+use super::{Membership, peering::RemoteLocations};
 use crate::store::StoreError;
 
 /// What is stored; a map that this agent cannot read counts as none, and is told of.
@@ -44,4 +44,53 @@ pub(super) fn put(tx: &Transaction<'_>, membership: &Membership) -> Result<(), S
 
 pub(super) fn forget(tx: &Transaction<'_>) -> Result<(), StoreError> {
     tx.execute("DELETE FROM fabric", []).map(drop).map_err(Into::into)
+}
+
+/// Where workloads of other members are, as it was kept.
+pub(super) fn locations(db: &Connection) -> Result<RemoteLocations, StoreError> {
+    let mut statement = db.prepare_cached("SELECT member, workload, ipv4, ipv6 FROM fabric_location")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let text = |at| row.get::<_, String>(at);
+        let (member, workload, ipv4, ipv6) = (text(0)?, text(1)?, text(2)?, text(3)?);
+        let place = || Some(Addresses { ipv4: ipv4.parse().ok()?, ipv6: ipv6.parse().ok()? });
+        Ok(member.parse::<Name>().ok().zip(workload.parse::<Name>().ok()).zip(place()))
+    };
+    let mut all = RemoteLocations::new();
+    for row in statement.query_map([], read)? {
+        if let Some(((member, workload), addresses)) = row? {
+            all.entry(member).or_default().insert(workload, addresses);
+        }
+    }
+    Ok(all)
+}
+
+/// Keeps them; `kept` are those that are there.
+pub(super) fn keep_locations(
+    tx: &Transaction<'_>,
+    kept: &RemoteLocations,
+    now: &RemoteLocations,
+) -> Result<(), StoreError> {
+    let has = |all: &RemoteLocations, member: &Name, workload: &Name| {
+        all.get(member).and_then(|workloads| workloads.get(workload)).copied()
+    };
+    let rows = |all: &RemoteLocations| -> Vec<(Name, Name, Addresses)> {
+        let of = |(member, workloads): (&Name, &super::peering::Locations)| {
+            let member = member.clone();
+            workloads.clone().into_iter().map(move |(workload, at)| (member.clone(), workload, at))
+        };
+        all.iter().flat_map(of).collect()
+    };
+    for (member, workload, _) in rows(kept).iter().filter(|(m, w, _)| has(now, m, w).is_none()) {
+        tx.prepare_cached("DELETE FROM fabric_location WHERE member = ? AND workload = ?")?
+            .execute([member.as_str(), workload.as_str()])?;
+    }
+    for (member, workload, at) in rows(now).iter().filter(|(m, w, at)| has(kept, m, w) != Some(*at)) {
+        tx.prepare_cached("INSERT OR REPLACE INTO fabric_location VALUES (?, ?, ?, ?)")?.execute([
+            member.as_str(),
+            workload.as_str(),
+            &at.ipv4.to_string(),
+            &at.ipv6.to_string(),
+        ])?;
+    }
+    Ok(())
 }

@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
 };
 
-use capsule_fabric::{map::Addresses, policy::Directory};
+use capsule_fabric::map::Addresses;
 use capsule_proto::{Name, v1};
 use tokio::sync::watch;
 
@@ -286,11 +286,6 @@ impl Network {
     /// Where this capsule's workloads are in the fabric, for other members, now and from now on.
     pub fn locations(&self) -> watch::Receiver<BTreeMap<Name, Addresses>> {
         self.inner.fabric.locations()
-    }
-
-    /// What other members say of their workloads.
-    pub fn set_directory(&self, directory: Directory) {
-        self.inner.fabric.set_directory(directory);
     }
 
     /// Removes bridge, veths and tables; `start` makes them again.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use capsule_fabric::map::MemberMap;
+use capsule_fabric::{map::MemberMap, policy::Directory};
 use tempfile::TempDir;
 
 use super::*;
@@ -108,6 +108,7 @@ struct Capsule {
     store: Store,
     network: Network,
     map: watch::Sender<Option<Arc<MemberMap>>>,
+    directory: watch::Sender<Directory>,
 }
 
 impl Capsule {
@@ -119,9 +120,9 @@ impl Capsule {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("resolv.conf"), "search example.com\n").unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let map = watch::Sender::new(None);
-        let network = start(dir.path(), &store, id, subnet, &map).await;
-        Self { dir, store, network, map }
+        let (map, directory) = (watch::Sender::new(None), watch::Sender::default());
+        let network = start(dir.path(), &store, id, subnet, (&map, &directory)).await;
+        Self { dir, store, network, map, directory }
     }
 
     fn resolv_conf(&self) -> PathBuf {
@@ -130,11 +131,11 @@ impl Capsule {
 
     /// As if the agent had been killed and started.
     async fn restart(self) -> Self {
-        let Self { dir, store, network, map } = self;
+        let Self { dir, store, network, map, directory } = self;
         drop(network);
         tokio::task::yield_now().await;
-        let network = start(dir.path(), &store, ID, None, &map).await;
-        Self { dir, store, network, map }
+        let network = start(dir.path(), &store, ID, None, (&map, &directory)).await;
+        Self { dir, store, network, map, directory }
     }
 
     async fn reserve(&self, name: &str, ports: Vec<v1::Port>) -> Result<Reservation, NetworkError> {
@@ -167,14 +168,18 @@ async fn start(
     store: &Store,
     id: &str,
     subnet: Option<&str>,
-    map: &watch::Sender<Option<Arc<MemberMap>>>,
+    (map, directory): (&watch::Sender<Option<Arc<MemberMap>>>, &watch::Sender<Directory>),
 ) -> Network {
     let config = NetworkConfig {
         capsule_id: id.into(),
         state_dir: dir.to_owned(),
         bridge_subnet: subnet.map(str::to_owned),
         resolv_conf: dir.join("resolv.conf"),
-        membership: Membership { capsule: id.parse().unwrap(), map: map.subscribe() },
+        membership: Membership {
+            capsule: id.parse().unwrap(),
+            map: map.subscribe(),
+            directory: directory.subscribe(),
+        },
     };
     Network::start(config, store.clone(), Events::start(store.clone())).await.unwrap()
 }

@@ -81,8 +81,8 @@ impl Capsule<'_> {
         Ok(())
     }
 
-    /// What a power failure does, as far as processes go: all of them die at once. Then the host
-    /// comes back, and with it the agent alone.
+    /// What a power failure does, as far as processes and network go: all of it is gone at once. Then
+    /// the host comes back, and with it the agent alone.
     pub async fn power_cycle(&self) -> Result<Process> {
         // What is about to be forked may be missed by the first look.
         while let all @ [_, ..] = self.processes().into_iter().collect::<Vec<_>>().as_slice() {
@@ -91,6 +91,7 @@ impl Capsule<'_> {
                 bail!("PID {} of {} survives SIGKILL", left.pid, self.name);
             }
         }
+        self.fleet.testbed().lose_network(&self.name)?;
         self.start_agent().await
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
-use super::{Plan, Testbed};
+use super::{Plan, Testbed, wire::NODE_LINK};
 use crate::sys::link;
 
 /// What is wrong with the network.
@@ -74,6 +74,18 @@ impl Testbed {
     /// Puts these in place of whatever faults there were.
     pub fn set_faults(&self, faults: &Faults) -> Result<()> {
         link::nft_in(&self.plan().hub(), &faults.rules())
+    }
+
+    /// Takes away what a power failure would take of a node's network: links and rules that its
+    /// agent made.
+    pub fn lose_network(&self, node: &str) -> Result<()> {
+        let namespace = self.plan().namespace(node);
+        for link in link::names_in(&namespace)? {
+            if !["lo", NODE_LINK].contains(&link.as_str()) {
+                link::remove_in(&namespace, &link)?;
+            }
+        }
+        link::nft_in(&namespace, "flush ruleset\n")
     }
 }
 

@@ -32,6 +32,24 @@ pub fn remove(interface: &str) -> Result<()> {
     run(Command::new("ip").args(["link", "delete", interface]), "").map(drop)
 }
 
+/// Interfaces in the namespace called `name`.
+pub fn names_in(name: &str) -> Result<Vec<String>> {
+    let shown = run(Command::new("ip").args(["-n", name, "-o", "link", "show"]), "")?;
+    // "3: veth1@if4: <BROADCAST,…"
+    let names = shown.lines().filter_map(|line| {
+        line.split([' ', ':', '@']).find(|word| !word.is_empty() && word.parse::<u32>().is_err())
+    });
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Removes one of them, where it is; with a veth goes its other end.
+pub fn remove_in(name: &str, interface: &str) -> Result<()> {
+    if !names_in(name)?.iter().any(|known| known == interface) {
+        return Ok(());
+    }
+    run(Command::new("ip").args(["-n", name, "link", "delete", interface]), "").map(drop)
+}
+
 /// Whether an interface in the namespace carries the address.
 pub fn has_address(name: &str, interface: &str, address: &str) -> bool {
     let shown = run(Command::new("ip").args(["-n", name, "-o", "address", "show", "dev", interface]), "");

@@ -2,9 +2,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -15,6 +19,8 @@ use super::Node;
 /// For a connection to be made, and between two bytes of it.
 const PATIENCE: Duration = Duration::from_secs(40);
 const CHUNK: usize = 64 << 10;
+/// Between two chunks of a flow, which is to leave the processors to others.
+const PACE: Duration = Duration::from_millis(20);
 
 /// Both ends of a connection.
 pub struct Pair {
@@ -67,6 +73,58 @@ impl Pair {
         ensure!(went == came, "what came is not what went");
         Ok(())
     }
+
+    /// Lets bytes flow both ways until [`Flow::finish`].
+    pub fn flow(self) -> Result<Flow> {
+        for end in [&self.from, &self.to] {
+            end.set_read_timeout(Some(PATIENCE))?;
+            end.set_write_timeout(Some(PATIENCE))?;
+        }
+        let over: Arc<AtomicBool> = Arc::default();
+        let way = |from: &TcpStream, to: &TcpStream, seed: u64| {
+            let (from, to, over) = (from.try_clone()?, to.try_clone()?, over.clone());
+            let came = Arc::<AtomicU64>::default();
+            let count = came.clone();
+            let sender = thread::spawn(move || send_until(&from, &over, seed));
+            let receiver = thread::spawn(move || receive_all(&to, &count));
+            anyhow::Ok(FlowWay { sender, receiver, came })
+        };
+        Ok(Flow { ways: [way(&self.from, &self.to, 1)?, way(&self.to, &self.from, 2)?], over })
+    }
+}
+
+type Hash = [u8; 32];
+
+/// Bytes on their way in both directions.
+pub struct Flow {
+    ways: [FlowWay; 2],
+    over: Arc<AtomicBool>,
+}
+
+struct FlowWay {
+    sender: JoinHandle<Result<Hash>>,
+    receiver: JoinHandle<Result<(Hash, Duration)>>,
+    came: Arc<AtomicU64>,
+}
+
+impl Flow {
+    /// Bytes that came so far, each way.
+    pub fn came(&self) -> [u64; 2] {
+        self.ways.each_ref().map(|way| way.came.load(Ordering::Relaxed))
+    }
+
+    /// Ends it and holds that all came as it was sent; the longest time that nothing came in.
+    pub fn finish(self) -> Result<Duration> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut longest = Duration::ZERO;
+        for FlowWay { sender, receiver, .. } in self.ways {
+            let went = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
+            let (came, silence) = receiver.join().map_err(|_| anyhow!("the receiver panicked"))??;
+            ensure!(went? == came, "what came is not what went");
+            longest = longest.max(silence);
+        }
+        Ok(longest)
+    }
 }
 
 /// Bytes that look random and are cheap (xorshift64).
@@ -79,7 +137,7 @@ fn fill(chunk: &mut [u8], state: &mut u64) {
     }
 }
 
-fn send(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<[u8; 32]> {
+fn send(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<Hash> {
     let (mut hash, mut state, mut chunk) = (Sha256::new(), seed, vec![0; CHUNK]);
     let mut left = bytes;
     while left > 0 {
@@ -92,7 +150,7 @@ fn send(mut stream: &TcpStream, bytes: usize, seed: u64) -> Result<[u8; 32]> {
     Ok(hash.finalize().into())
 }
 
-fn receive(mut stream: &TcpStream, bytes: usize) -> Result<[u8; 32]> {
+fn receive(mut stream: &TcpStream, bytes: usize) -> Result<Hash> {
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
     let mut left = bytes;
     while left > 0 {
@@ -104,4 +162,32 @@ fn receive(mut stream: &TcpStream, bytes: usize) -> Result<[u8; 32]> {
         left -= read;
     }
     Ok(hash.finalize().into())
+}
+
+fn send_until(mut stream: &TcpStream, over: &AtomicBool, seed: u64) -> Result<Hash> {
+    let (mut hash, mut state, mut chunk) = (Sha256::new(), seed, vec![0; CHUNK]);
+    while !over.load(Ordering::Relaxed) {
+        fill(&mut chunk, &mut state);
+        hash.update(&chunk);
+        stream.write_all(&chunk).context("the connection takes no more bytes")?;
+        thread::sleep(PACE);
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(hash.finalize().into())
+}
+
+/// All until the other side ends it, and the longest time between two reads.
+fn receive_all(mut stream: &TcpStream, came: &AtomicU64) -> Result<(Hash, Duration)> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    loop {
+        let read = stream.read(&mut chunk).context("no more bytes come")?;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        if read == 0 {
+            return Ok((hash.finalize().into(), longest));
+        }
+        hash.update(&chunk[..read]);
+        came.fetch_add(read as u64, Ordering::Relaxed);
+    }
 }

@@ -18,7 +18,7 @@ use testbed::{
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Endpoint;
 
-use crate::mesh::{addresses, enroll, fabric_of, number, peer};
+use crate::mesh::{addresses, enroll, fabric_of, number, peer, place};
 
 /// For a first packet: handshake, link and policy on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -85,13 +85,6 @@ fn send(sources: &[IpAddr], to: &[IpAddr; 2], bytes: usize) -> Result<()> {
         let _ = socket.send_to(&vec![0; bytes], SocketAddr::new(to, PORT));
     }
     Ok(())
-}
-
-/// Where a workload is in the fabric.
-async fn place(capsule: &Capsule<'_>, workload: &str) -> Result<[IpAddr; 2]> {
-    let fabric = fabric_of(capsule, workload).await?;
-    let address = |key: &str| Ok::<_, anyhow::Error>(fabric[key].as_str().unwrap_or("").parse()?);
-    Ok([address("ipv4")?, address("ipv6")?])
 }
 
 /// Packets that this counter of the capsule's packet filter has seen.

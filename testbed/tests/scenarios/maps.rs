@@ -1,9 +1,9 @@
 //! Member maps that a story makes, signs and carries itself.
 
 use anyhow::{Context as _, Result, anyhow};
-use capsule_client::{Home, Selection};
+use capsule_client::{Capsule, Home, Selection};
 use capsule_fabric::map::{Generation, MemberMap};
-use capsule_proto::v1::{self, PutMapRequest, SignedMap};
+use capsule_proto::v1::{self, GetMapRequest, PutMapRequest, SignedMap};
 use testbed::scenario::Fleet;
 
 /// The newest map that the fleet's operator knows.
@@ -28,9 +28,18 @@ pub fn sign(home: &Home, map: MemberMap) -> Result<SignedMap> {
 
 /// Brings a map to one capsule as the fleet's operator; its refusal is the error.
 pub async fn put(fleet: &Fleet, capsule: &str, map: SignedMap) -> Result<()> {
-    let client = capsule_client::Fleet::open_in(Home::at(fleet.operator().config()))?;
-    let targets = client.resolve(&Selection { names: vec![capsule.into()], ..Selection::default() })?;
-    let capsule = client.connector()?.connect(targets.first().context("no target")?).await?;
+    let capsule = connect(fleet, capsule).await?;
     let answer = capsule.fabric().put_map(PutMapRequest { map: Some(map) }).await;
     answer.map(drop).map_err(|status| anyhow!("{}", status.message()))
+}
+
+/// What one capsule goes by.
+pub async fn of(fleet: &Fleet, capsule: &str) -> Result<SignedMap> {
+    Ok(connect(fleet, capsule).await?.fabric().get_map(GetMapRequest {}).await?.into_inner())
+}
+
+async fn connect(fleet: &Fleet, capsule: &str) -> Result<Capsule> {
+    let client = capsule_client::Fleet::open_in(Home::at(fleet.operator().config()))?;
+    let targets = client.resolve(&Selection { names: vec![capsule.into()], ..Selection::default() })?;
+    Ok(client.connector()?.connect(targets.first().context("no target")?).await?)
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testbed::{
-    scenario::{Capsule, Fleet, eventually},
+    scenario::{Capsule, FOREVER, Fleet, Output, echo, eventually, shell},
     sys::{self, netns, process::Process},
 };
 
@@ -72,6 +72,38 @@ pub async fn peer(capsule: &Capsule<'_>, name: &str) -> Result<Value> {
 /// What a capsule says of a workload's part in the fabric.
 pub async fn fabric_of(capsule: &Capsule<'_>, workload: &str) -> Result<Value> {
     Ok(capsule.workload(workload).await?["status"]["fabric"].clone())
+}
+
+/// A container that may ask these.
+pub fn client(name: &str, to: &str) -> String {
+    shell(name, FOREVER, &format!("  fabric: {{ allowTo: [{to}] }}\n"))
+}
+
+/// An echo server called `db` that these may ask.
+pub fn server(from: &str) -> String {
+    echo("db", &format!("  fabric: {{ allowFrom: [{from}] }}\n"))
+}
+
+async fn wget(from: &Capsule<'_>, workload: &str, url: &str) -> Result<Output> {
+    from.exec(workload, &["busybox", "timeout", "3", "wget", "-q", "-O", "-", url]).await
+}
+
+/// Fetches a page from inside a workload.
+pub async fn fetch(from: &Capsule<'_>, workload: &str, url: &str) -> Result<String> {
+    Ok(wget(from, workload, url).await?.ok()?.stdout)
+}
+
+/// Holds that there is none for it.
+pub async fn is_refused(from: &Capsule<'_>, workload: &str, url: &str) -> Result<()> {
+    ensure!(wget(from, workload, url).await?.ok().is_err(), "{workload} reaches {url}");
+    Ok(())
+}
+
+/// Where a workload is in the fabric.
+pub async fn place(capsule: &Capsule<'_>, workload: &str) -> Result<[IpAddr; 2]> {
+    let fabric = fabric_of(capsule, workload).await?;
+    let address = |key: &str| Ok::<IpAddr, anyhow::Error>(fabric[key].as_str().unwrap_or("").parse()?);
+    Ok([address("ipv4")?, address("ipv6")?])
 }
 
 /// Sends one echo request from a capsule's host.

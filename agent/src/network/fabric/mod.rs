@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) use self::task::Tools;
 use self::{
     task::{Request, Task},
-    view::View,
+    view::{Hosts, View},
 };
 use super::{
     error::NetworkError,
@@ -41,6 +41,8 @@ pub struct Membership {
     pub capsule: CapsuleId,
     /// The map that it goes by.
     pub map: watch::Receiver<Option<Arc<MemberMap>>>,
+    /// Where other members say that their workloads are.
+    pub directory: watch::Receiver<Directory>,
 }
 
 /// A workload's part in the fabric as it is.
@@ -113,7 +115,6 @@ fn update<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
 #[derive(Clone)]
 pub(super) struct Part {
     membership: Membership,
-    directory: Arc<watch::Sender<Arc<Directory>>>,
     told: Told,
     requests: mpsc::Sender<Request>,
 }
@@ -127,19 +128,12 @@ impl Part {
         let (requests, queue) = mpsc::channel(QUEUE);
         let map = membership.map.borrow().clone();
         let states = View::new(map.as_deref(), membership.capsule, rows, &Directory::new()).states();
-        let part = Self {
-            membership,
-            directory: Arc::new(watch::Sender::default()),
-            told: Told::new(states),
-            requests,
-        };
-        (part, queue)
+        (Self { membership, told: Told::new(states), requests }, queue)
     }
 
     /// Starts the task.
     pub(super) fn run(&self, tools: Tools, queue: mpsc::Receiver<Request>) {
-        let (map, directory) = (self.membership.map.clone(), self.directory.subscribe());
-        let task = Task::new(tools, self.membership.capsule, map, directory, self.told.clone());
+        let task = Task::new(tools, self.membership.clone(), self.told.clone());
         tokio::spawn(task.run(queue));
     }
 
@@ -155,11 +149,6 @@ impl Part {
         self.told.locations.subscribe()
     }
 
-    /// What other members say of their workloads.
-    pub(super) fn set_directory(&self, directory: Directory) {
-        update(&self.directory, Arc::new(directory));
-    }
-
     /// Gives a workload its place inside the caller's transaction, or takes it back.
     pub(super) fn reserve(
         &self,
@@ -169,8 +158,8 @@ impl Part {
     ) -> Result<(), NetworkError> {
         let Some(spec) = spec else { return Ok(table::release(tx, workload)?) };
         let map = self.membership.map.borrow().clone();
-        let hosts = view::hosts(map.as_deref(), self.membership.capsule);
-        if table::hold(tx, workload, spec, hosts)? {
+        let hosts = Hosts::new(map.as_deref(), self.membership.capsule);
+        if table::hold(tx, workload, spec, &hosts)? {
             Ok(())
         } else {
             Err(NetworkError::PlacesExhausted { workload: workload.clone() })

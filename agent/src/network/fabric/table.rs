@@ -6,6 +6,7 @@ use capsule_proto::{Name, v1};
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
+use super::view::Hosts;
 use crate::network::reserve::lowest_free;
 
 /// How long nobody else gets the address of a workload that was deleted: whoever knows it, or keeps
@@ -37,12 +38,13 @@ pub(super) fn rows(db: &Connection) -> rusqlite::Result<Vec<Row>> {
     found.filter_map(Result::transpose).collect()
 }
 
-/// Gives a workload a place, or keeps the one that it has or had; `false` where none is free.
+/// Gives a workload a place, or keeps the one that it has or had, unless that moved away with an
+/// earlier one of its name; `false` where none is free.
 pub(super) fn hold(
     tx: &Transaction<'_>,
     workload: &Name,
     spec: &v1::FabricSpec,
-    hosts: impl Iterator<Item = u32>,
+    hosts: &Hosts,
 ) -> rusqlite::Result<bool> {
     let long_ago = seconds(SystemTime::now()) - REST.as_secs() as i64;
     tx.prepare_cached("DELETE FROM fabric_address WHERE released_at <= ? AND workload <> ?")?
@@ -51,9 +53,9 @@ pub(super) fn hold(
         .prepare_cached("SELECT host FROM fabric_address WHERE workload = ?")?
         .query_row([workload.as_str()], |row| row.get(0))
         .optional()?;
-    let host = match kept {
+    let host = match kept.filter(|host| !hosts.moved.contains(host)) {
         Some(host) => Some(host),
-        None => lowest_free(hosts, taken(tx)?),
+        None => lowest_free(hosts.free(), taken(tx)?),
     };
     let Some(host) = host else { return Ok(false) };
     tx.prepare_cached("INSERT OR REPLACE INTO fabric_address (workload, host, spec) VALUES (?, ?, ?)")?
@@ -95,9 +97,13 @@ mod tests {
     }
 
     async fn give(store: &Store, workload: &str) -> Option<u32> {
-        let workload = name(workload);
+        give_besides(store, workload, []).await
+    }
+
+    async fn give_besides<const N: usize>(store: &Store, workload: &str, moved: [u32; N]) -> Option<u32> {
+        let (workload, moved) = (name(workload), moved.into());
         change(store, move |tx| {
-            hold(tx, &workload, &v1::FabricSpec::default(), 2..4)?;
+            hold(tx, &workload, &v1::FabricSpec::default(), &Hosts { range: 2..4, moved })?;
             Ok(rows(tx)?.into_iter().find(|row| row.workload == workload).map(|row| row.host))
         })
         .await
@@ -117,5 +123,15 @@ mod tests {
         change(&store, |tx| tx.execute("UPDATE fabric_address SET released_at = released_at - 3600", []))
             .await;
         assert_eq!(give(&store, "api").await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_moved_away_is_not_given_to_another_of_the_same_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(give(&store, "db").await, Some(2));
+        change(&store, |tx| release(tx, &name("db"))).await;
+        assert_eq!(give_besides(&store, "db", [2]).await, Some(3));
+        assert_eq!(give(&store, "web").await, Some(2), "it is back, and free");
     }
 }

@@ -10,7 +10,7 @@ use capsule_proto::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    FabricStates, Told,
+    FabricStates, Membership, Told,
     plumb::{self, Place, Reach},
     rows,
     view::View,
@@ -84,7 +84,7 @@ pub(super) struct Task {
     tools: Tools,
     capsule: CapsuleId,
     map: watch::Receiver<Option<Arc<MemberMap>>>,
-    directory: watch::Receiver<Arc<Directory>>,
+    directory: watch::Receiver<Directory>,
     told: Told,
     attached: BTreeMap<Name, Attached>,
     applied: Applied,
@@ -93,13 +93,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(
-        tools: Tools,
-        capsule: CapsuleId,
-        map: watch::Receiver<Option<Arc<MemberMap>>>,
-        directory: watch::Receiver<Arc<Directory>>,
-        told: Told,
-    ) -> Self {
+    pub(super) fn new(tools: Tools, membership: Membership, told: Told) -> Self {
+        let Membership { capsule, map, directory } = membership;
         let (attached, applied, failure) = (BTreeMap::new(), Applied::Unknown, String::new());
         Self { tools, capsule, map, directory, told, attached, applied, failure }
     }

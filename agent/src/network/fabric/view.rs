@@ -1,6 +1,6 @@
 //! What follows from the map, the places and what other members say: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use capsule_fabric::{
     map::{Addresses, CapsuleId, Member, MemberMap, Prefix},
@@ -13,17 +13,28 @@ use super::{FabricState, FabricStates, table::Row};
 /// Places that a capsule which is in no fabric yet may give: those of the usual slice.
 const USUAL: std::ops::Range<u32> = 2..1023;
 
-/// Offsets that workloads may be given: not those whose addresses moved away with their workloads.
-pub(super) fn hosts(map: Option<&MemberMap>, capsule: CapsuleId) -> impl Iterator<Item = u32> {
-    let range = map.map_or(USUAL, |map| map.plan().workload_offsets());
-    let own = map.and_then(|map| map.of_capsule(capsule)).map(|me| me.slot);
-    let moved: Vec<u32> = map
-        .into_iter()
-        .flat_map(MemberMap::overrides)
-        .filter_map(|moved| map?.plan().place(moved.addresses.ipv4.into()))
-        .filter_map(|(slot, offset)| (Some(slot) == own).then_some(offset))
-        .collect();
-    range.filter(move |offset| !moved.contains(offset))
+/// Offsets that workloads may be given.
+pub(super) struct Hosts {
+    pub(super) range: std::ops::Range<u32>,
+    /// Those whose addresses moved away with their workloads.
+    pub(super) moved: BTreeSet<u32>,
+}
+
+impl Hosts {
+    pub(super) fn new(map: Option<&MemberMap>, capsule: CapsuleId) -> Self {
+        let range = map.map_or(USUAL, |map| map.plan().workload_offsets());
+        let own = map.and_then(|map| map.of_capsule(capsule)).map(|me| me.slot);
+        let moved = map
+            .into_iter()
+            .flat_map(MemberMap::overrides)
+            .filter_map(|moved| map?.plan().place(moved.addresses.ipv4.into()))
+            .filter_map(|(slot, offset)| (Some(slot) == own).then_some(offset));
+        Self { range, moved: moved.collect() }
+    }
+
+    pub(super) fn free(&self) -> impl Iterator<Item = u32> {
+        self.range.clone().filter(|offset| !self.moved.contains(offset))
+    }
 }
 
 /// The fabric as this capsule's workloads are in it.

@@ -8,7 +8,6 @@
 use capsule_fabric::{
     MEMBER_PORT,
     map::{AddressPlan, Addresses, Change, NewMember, PublicKey, Slot},
-    policy::Directory,
 };
 
 use super::*;
@@ -77,7 +76,7 @@ impl Capsule {
             "b".parse().unwrap(),
             BTreeMap::from([("web".parse().unwrap(), plan().workload(Slot(1), 2).unwrap())]),
         )]);
-        capsule.network.set_directory(told);
+        capsule.directory.send_replace(told);
         (capsule, b)
     }
 

@@ -79,20 +79,22 @@ fn a_database_of_the_first_schema_keeps_every_row_on_its_way_to_the_present_one(
     assert_eq!(sequence, 9, "numbers of events go on where they were");
 }
 
+/// What every schema since the second one has, with as many rows as its golden file.
+const SINCE_THE_SECOND: [(&str, usize); 9] = [
+    ("identity", 1),
+    ("operator_key", 2),
+    ("event", 2),
+    ("workload", 2),
+    ("address", 2),
+    ("host_port", 2),
+    ("network", 1),
+    ("volume", 2),
+    ("volume_claim", 1),
+];
+
 #[test]
 fn a_database_of_the_second_schema_keeps_its_workloads_networks_and_volumes() {
-    let tables = [
-        ("identity", 1),
-        ("operator_key", 2),
-        ("event", 2),
-        ("workload", 2),
-        ("address", 2),
-        ("host_port", 2),
-        ("network", 1),
-        ("volume", 2),
-        ("volume_claim", 1),
-    ];
-    let migrated = migrated("v2.sql", &tables);
+    let migrated = migrated("v2.sql", &SINCE_THE_SECOND);
     let mut statement = migrated.prepare("SELECT epoch, restart, begun FROM workload").unwrap();
     let epochs = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
     let epochs: Vec<(i64, i64, i64)> = epochs.map(Result::unwrap).collect();
@@ -101,20 +103,20 @@ fn a_database_of_the_second_schema_keeps_its_workloads_networks_and_volumes() {
 
 #[test]
 fn a_database_of_the_third_schema_keeps_its_runs_and_is_in_no_fabric() {
-    let tables = [
-        ("identity", 1),
-        ("operator_key", 2),
-        ("event", 2),
-        ("workload", 2),
-        ("address", 2),
-        ("host_port", 2),
-        ("network", 1),
-        ("volume", 2),
-        ("volume_claim", 1),
-    ];
-    let migrated = migrated("v3.sql", &tables);
+    let migrated = migrated("v3.sql", &SINCE_THE_SECOND);
     let fabrics: i64 = migrated.query_row("SELECT count(*) FROM fabric", [], |row| row.get(0)).unwrap();
     assert_eq!(fabrics, 0);
+}
+
+#[test]
+fn databases_since_the_fourth_schema_keep_what_they_know_of_the_fabric() {
+    let of_fabric = [("fabric", 1), ("fabric_address", 2), ("fabric_location", 2)];
+    for (version, count) in [(4, 1), (5, 2), (6, 3)] {
+        let tables = [&SINCE_THE_SECOND[..], &of_fabric[..count]].concat();
+        migrated(&format!("v{version}.sql"), &tables);
+    }
+    let newest = fixture(&format!("v{SCHEMA_VERSION}.sql"));
+    assert!(newest.exists(), "the present schema has no golden database yet: {}", newest.display());
 }
 
 #[test]
