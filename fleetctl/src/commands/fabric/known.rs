@@ -19,18 +19,17 @@ pub(super) struct Known {
     /// The newest map; `None` where there is no fabric yet.
     pub(super) newest: Option<SignedMap>,
     /// Every capsule of the operator, with the map that it has.
-    pub(super) capsules: Vec<(Target, Result<Option<SignedMap>, Failure>)>,
+    pub(super) capsules: Vec<Answer>,
 }
+
+/// A capsule and the map that it has, where it is in a fabric.
+type Answer = (Target, Result<Option<SignedMap>, Failure>);
 
 impl Known {
     /// Asks everybody at once.
     pub(super) async fn ask(session: &Session) -> Result<Self> {
-        let kept = session.fleet.home().fabric_map()?;
-        let kept =
-            kept.map(SignedMap::try_from).transpose().context("the member map kept beside the contexts")?;
-        let capsules = maps(session).await?;
-        let held: Vec<&SignedMap> =
-            capsules.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.as_ref()).collect();
+        let (kept, capsules) = (kept(session)?, maps(session).await?);
+        let held = held(&capsules);
         let fabric = fabric(kept.as_ref(), &held)?;
         let held: Vec<&SignedMap> =
             held.into_iter().filter(|map| Some(map.map().fabric()) == fabric).collect();
@@ -40,6 +39,20 @@ impl Known {
             session.fleet.home().keep_fabric_map(newest.wire())?;
         }
         Ok(Self { newest, capsules })
+    }
+
+    /// Goes on with this map, which somebody brought, where it is the newest; nothing is kept of one
+    /// that is refused. `forget` gives up a fabric that no capsule is in any more.
+    pub(super) async fn import(session: &Session, brought: SignedMap, forget: bool) -> Result<Self> {
+        let (kept, capsules) = (kept(session)?, maps(session).await?);
+        let held = held(&capsules);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.map().fabric() != brought.map().fabric()) {
+            check_forgotten(kept, &brought, &held, forget)?;
+        }
+        check_newest(&brought, held.into_iter().chain(&kept))?;
+        check_signer(session, &brought, &capsules).await?;
+        session.fleet.home().keep_fabric_map(brought.wire())?;
+        Ok(Self { newest: Some(brought), capsules })
     }
 
     /// The newest map, where there is a fabric.
@@ -54,8 +67,52 @@ impl Known {
     }
 }
 
+/// Beside the contexts.
+fn kept(session: &Session) -> Result<Option<SignedMap>> {
+    let kept = session.fleet.home().fabric_map()?;
+    kept.map(SignedMap::try_from).transpose().context("the member map kept beside the contexts")
+}
+
+fn held(capsules: &[Answer]) -> Vec<&SignedMap> {
+    capsules.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.as_ref()).collect()
+}
+
+fn check_forgotten(kept: &SignedMap, brought: &SignedMap, held: &[&SignedMap], forget: bool) -> Result<()> {
+    let (yours, other) = (kept.map().fabric(), brought.map().fabric());
+    let is_in_use = held.iter().any(|map| map.map().fabric() == yours);
+    if forget && !is_in_use {
+        return Ok(());
+    }
+    let hint = if is_in_use {
+        "capsules are in yours; another fabric wants a configuration of its own (FLEETCTL_CONFIG)"
+    } else {
+        "no capsule that answers is in yours: --forget takes the other one all the same"
+    };
+    Err(usage(format!("the member map is of fabric {other}, and yours is {yours}: {hint}")))
+}
+
+fn check_newest<'a>(brought: &SignedMap, known: impl Iterator<Item = &'a SignedMap>) -> Result<()> {
+    let (map, hint) = (brought.map(), "see `fleetctl fabric map show`; nothing was changed");
+    let generation = map.generation();
+    for known in known.filter(|known| known.map().fabric() == map.fabric()) {
+        let newer = known.map().generation();
+        if newer > generation {
+            return Err(usage(format!(
+                "the member map is of generation {generation}, and generation {newer} is known; {hint}"
+            )));
+        }
+        if newer == generation && known.bytes() != brought.bytes() {
+            return Err(usage(format!(
+                "another member map of generation {generation} is known, signed by {}; {hint}",
+                known.signer()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// What every capsule of the operator goes by.
-async fn maps(session: &Session) -> Result<Vec<(Target, Result<Option<SignedMap>, Failure>)>> {
+async fn maps(session: &Session) -> Result<Vec<Answer>> {
     let options = session.fan_out(Some(session.timeout(QUICK)));
     let connector = session.connector()?;
     let answers = fan_out(&connector, session.everyone()?, options, async |capsule| {
@@ -107,19 +164,18 @@ fn newest(kept: Option<&SignedMap>, held: &[&SignedMap]) -> Option<SignedMap> {
 
 /// One member alone must not make up a map for the operator to sign the next of: who signed it is
 /// enrolled on most of those that answer.
-async fn check_signer(
-    session: &Session,
-    map: &SignedMap,
-    capsules: &[(Target, Result<Option<SignedMap>, Failure>)],
-) -> Result<()> {
+async fn check_signer(session: &Session, map: &SignedMap, capsules: &[Answer]) -> Result<()> {
     let own = session.fleet.key()?;
     if map.signer() == own.key_id().as_str() {
         let is_own = map.verify(|message, signature| signed_by(own.public_key(), message, signature));
-        return if is_own { Ok(()) } else { Err(anyhow!(forged(map))) };
+        return if is_own { Ok(()) } else { Err(doubt(map, "which is yours and did not sign it")) };
     }
     let reached = capsules.iter().filter(|(_, answer)| answer.is_ok());
     let reached: Vec<Target> = reached.map(|(target, _)| target.clone()).collect();
     let asked = reached.len();
+    if asked == 0 {
+        return Err(doubt(map, "which is not yours, and no capsule answers that could vouch for it"));
+    }
     let options = session.fan_out(Some(session.timeout(QUICK)));
     let connector = session.connector()?;
     let answers = fan_out(&connector, reached, options, async |capsule| {
@@ -128,7 +184,14 @@ async fn check_signer(
     let vouches = |keys: &[OperatorKey]| keys.iter().any(|key| signed(map, key));
     let vouched =
         answers.filter(|(_, keys)| std::future::ready(keys.as_ref().is_ok_and(|keys| vouches(keys))));
-    if vouched.count().await * 2 > asked { Ok(()) } else { Err(anyhow!(forged(map))) }
+    if vouched.count().await * 2 > asked {
+        return Ok(());
+    }
+    Err(doubt(
+        map,
+        "but most capsules do not know that key or it signed something else (`fleetctl --all fabric status` shows who \
+         goes by it)",
+    ))
 }
 
 fn signed(map: &SignedMap, key: &OperatorKey) -> bool {
@@ -137,10 +200,9 @@ fn signed(map: &SignedMap, key: &OperatorKey) -> bool {
         && map.verify(|message, signature| signed_by(&key.public_key, message, signature))
 }
 
-fn forged(map: &SignedMap) -> String {
-    format!(
-        "a member has a map of generation {} that is said to be signed by {}, but most capsules do not know that key or it \
-         signed something else; nothing was changed. See who has it with `fleetctl --all fabric status`",
+fn doubt(map: &SignedMap, why: &str) -> anyhow::Error {
+    anyhow!(
+        "the member map of generation {} is said to be signed by {}, {why}; nothing was changed",
         map.map().generation(),
         map.signer()
     )

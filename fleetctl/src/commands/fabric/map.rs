@@ -41,13 +41,17 @@ pub struct Export {}
 
 /// Take a member map from a file, and bring it to the members that do not have it
 ///
-/// Members check themselves who signed it and whether it is newer than theirs.
+/// It must be signed by your own key, or by one that most of your capsules have enrolled, and be newer
+/// than what is known. Members check the same for themselves.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl fabric map import fabric.json")]
 pub struct Import {
     /// What `fleetctl fabric map export` printed; - for stdin
     #[arg(value_name = "FILE|-")]
     file: String,
+    /// Forget the fabric known so far, of which no capsule that answers is a member
+    #[arg(long)]
+    forget: bool,
 }
 
 impl Map {
@@ -79,21 +83,7 @@ impl Import {
                 crate::failure::causes(&error)
             ))
         })?;
-        let home = session.fleet.home();
-        let kept = home.fabric_map()?.map(SignedMap::try_from).transpose()?;
-        let is_older = |kept: &SignedMap| {
-            kept.map().fabric() == signed.map().fabric()
-                && kept.map().generation() > signed.map().generation()
-        };
-        if kept.as_ref().is_some_and(is_older) {
-            return Err(usage(format!(
-                "the member map in {} is of generation {}, and a later one is known; see `fleetctl fabric map show`",
-                self.file,
-                signed.map().generation()
-            )));
-        }
-        home.keep_fabric_map(signed.wire())?;
-        let known = Known::ask(session).await?;
+        let known = Known::import(session, signed, self.forget).await?;
         known.publish(session, None, &[], &format!("map import {}", self.file)).await
     }
 
