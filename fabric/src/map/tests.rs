@@ -265,3 +265,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_fuzzer_begins_with_are_maps() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path()).collect();
+    assert_eq!(seeds.len(), 3);
+    for seed in seeds {
+        MemberMap::decode(&std::fs::read(seed).unwrap()).unwrap();
+    }
+}
