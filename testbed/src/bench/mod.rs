@@ -4,8 +4,9 @@
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
 //! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`];
-//! - [`mesh`]: WireGuard in userspace.
+//! - [`mesh`]: WireGuard in userspace; [`fabric`]: what capsules make of it.
 
+mod fabric;
 mod idle;
 mod info;
 mod many;
@@ -64,6 +65,19 @@ pub const ALL: &[Bench] = &[
     Bench { name: "mesh-tcp", about: "TCP through WireGuard in userspace", run: |e| Box::pin(mesh::tcp(e)) },
     Bench { name: "mesh-udp", about: "datagrams and pings through it", run: |e| Box::pin(mesh::udp(e)) },
     Bench { name: "mesh-eight", about: "eight of its peers at once", run: |e| Box::pin(mesh::eight(e)) },
+    Bench {
+        name: "rules-load",
+        about: "ten thousand rules put in force",
+        run: |e| Box::pin(fabric::rules::load(e)),
+    },
+    Bench {
+        name: "rules-cost",
+        about: "what a packet pays for them",
+        run: |e| Box::pin(fabric::rules::cost(e)),
+    },
+    Bench { name: "ready", about: "apply to a first connection", run: |e| Box::pin(fabric::ready::run(e)) },
+    Bench { name: "enroll", about: "32 capsules into a fabric", run: |e| Box::pin(fabric::enroll::run(e)) },
+    Bench { name: "known", about: "memory for a large fabric", run: |e| Box::pin(fabric::memory::run(e)) },
 ];
 
 /// Runs the benches of these names, all where there is none, and tells of each as it is done.

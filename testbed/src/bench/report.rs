@@ -13,6 +13,8 @@ pub enum Limit {
     AtLeast(f64),
     /// This many of the row's own unit, without regard to a peer.
     Own(f64),
+    /// The same of our 95th percentile.
+    OwnP95(f64),
     /// Only shown.
     None,
 }
@@ -66,6 +68,7 @@ impl Row {
             (Limit::Ratio(limit), Some(ratio)) => ratio <= limit,
             (Limit::AtLeast(limit), Some(ratio)) => ratio >= limit,
             (Limit::Own(limit), _) => self.ours.median() <= limit,
+            (Limit::OwnP95(limit), _) => self.ours.p95() <= limit,
             (Limit::Ratio(_) | Limit::AtLeast(_) | Limit::None, _) => true,
         }
     }
@@ -88,6 +91,7 @@ impl Row {
             Limit::Ratio(limit) => format!("≤ {limit} ×"),
             Limit::AtLeast(limit) => format!("≥ {limit} ×"),
             Limit::Own(limit) => format!("≤ {limit} {unit}"),
+            Limit::OwnP95(limit) => format!("p95 ≤ {limit} {unit}"),
             Limit::None => String::new(),
         };
         let verdict = match self.limit {

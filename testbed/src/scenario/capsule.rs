@@ -155,6 +155,12 @@ impl<'a> Capsule<'a> {
     pub fn processes(&self) -> std::collections::BTreeSet<Process> {
         self.fleet.testbed().processes(&self.name)
     }
+
+    /// The process of its userspace WireGuard device, if it has one.
+    pub fn device(&self) -> Option<Process> {
+        let is_device = |process: &Process| process.arguments().get(1).is_some_and(|word| word == "wg");
+        self.processes().into_iter().find(is_device)
+    }
 }
 
 /// The one result in the output of a verb for one capsule: `[{capsule, result}]` or an object.

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::run;
 
-/// Where a namespace of this name is kept.
+/// Where a namespace of this name is kept. A whole path, such as `/proc/PID/ns/net`, names itself.
 pub fn path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
 }

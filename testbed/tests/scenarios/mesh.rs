@@ -133,8 +133,7 @@ pub struct Device {
 /// A capsule's device, if there is one.
 pub fn device(capsule: &Capsule<'_>) -> Result<Option<Device>> {
     let links = sys::run(Command::new("ip").args(["-n", &capsule.namespace(), "-o", "link"]), "")?;
-    let is_device = |process: &Process| process.arguments().get(1).is_some_and(|word| word == "wg");
-    let process = capsule.processes().into_iter().find(is_device);
+    let process = capsule.device();
     let link = links.lines().find(|line| line.contains(": cw-")).and_then(|line| line.split(": <").next());
     ensure!(link.is_some() || process.is_none(), "a device without a link: {process:?}");
     Ok(link.map(|link| Device { link: link.to_owned(), process }))

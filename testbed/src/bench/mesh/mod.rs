@@ -2,17 +2,20 @@
 //!
 //! [`tool`] drives iperf3 and ping; contestants take turns at each thing that is measured.
 
-mod tool;
+pub mod tool;
 
 use anyhow::{Context as _, Result};
 
 use self::tool::Server;
 use super::{
-    Effort, peer,
+    Effort,
+    fabric::{self, pair::Pair},
+    peer,
     report::{Limit, Row},
     stats::Samples,
 };
 use crate::{
+    scenario::Fleet,
     sys::process::Process,
     wireguard::{Family, Mesh, device::Make, underlay::Underlay},
 };
@@ -41,6 +44,8 @@ struct Contestant {
 enum Between {
     Wire(Underlay),
     Tunnel(Mesh),
+    /// Workloads of two capsules, with their policies.
+    Fabric(Pair),
 }
 
 #[derive(Default)]
@@ -55,14 +60,15 @@ struct Figures {
 }
 
 impl Contestant {
-    async fn new(name: &'static str, make: Option<Make>) -> Result<Self> {
-        let between = match make {
-            Some(make) => Between::Tunnel(Mesh::start(&[make.clone(), make], Family::V4)?),
-            None => Between::Wire(Underlay::new(2)?),
-        };
+    async fn device(name: &'static str, make: Make) -> Result<Self> {
+        Self::new(name, Between::Tunnel(Mesh::start(&[make.clone(), make], Family::V4)?)).await
+    }
+
+    async fn new(name: &'static str, between: Between) -> Result<Self> {
         let (namespace, address) = match &between {
             Between::Wire(wire) => (wire.namespace(1), wire.addresses(1)[0]),
             Between::Tunnel(mesh) => (mesh.node(1).namespace.clone(), mesh.node(1).inside[0]),
+            Between::Fabric(pair) => (pair.namespaces[1].clone(), pair.address),
         };
         let server = Server::start(&namespace, address).await?;
         Ok(Self { name, between, server, figures: Figures::default() })
@@ -72,6 +78,7 @@ impl Contestant {
         match &self.between {
             Between::Wire(wire) => wire.namespace(0),
             Between::Tunnel(mesh) => mesh.node(0).namespace.clone(),
+            Between::Fabric(pair) => pair.namespaces[0].clone(),
         }
     }
 
@@ -79,6 +86,7 @@ impl Contestant {
         match &self.between {
             Between::Wire(_) => Ok(Vec::new()),
             Between::Tunnel(mesh) => mesh.nodes.iter().map(|node| node.device.process()).collect(),
+            Between::Fabric(pair) => Ok(pair.devices.clone()),
         }
     }
 
@@ -123,7 +131,8 @@ impl Contestant {
 
 /// TCP, one stream and four and both ways at once, and what it costs.
 pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
-    let mut contestants = contestants().await?;
+    let fleet = Fleet::netns(2).await?;
+    let mut contestants = contestants(&fleet).await?;
     for round in 0..=effort.rounds(ROUNDS) {
         let count = contestants.len();
         for place in 0..count {
@@ -131,6 +140,7 @@ pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
             contestant.tcp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
         }
     }
+    fleet.passed();
     Ok([
         rows(&contestants, "one TCP stream", "Mbit/s", GO, TCP, |figures| &figures.one),
         rows(&contestants, "four TCP streams", "Mbit/s", GO, TCP, |figures| &figures.four),
@@ -142,7 +152,8 @@ pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
 
 /// Datagrams, round trips and memory.
 pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
-    let mut contestants = contestants().await?;
+    let fleet = Fleet::netns(2).await?;
+    let mut contestants = contestants(&fleet).await?;
     for round in 0..=effort.rounds(ROUNDS) {
         let count = contestants.len();
         for place in 0..count {
@@ -150,6 +161,7 @@ pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
             contestant.udp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
         }
     }
+    fleet.passed();
     let resident =
         rows(&contestants, "a device after a flood, resident", "MiB", GO, RSS, |figures| &figures.resident);
     Ok([
@@ -190,20 +202,26 @@ pub async fn eight(effort: Effort) -> Result<Vec<Row>> {
     )])
 }
 
+/// Rules of each policy between our workloads, so that sets of every shape are looked up.
+const RULES: usize = 10;
 const OURS: &str = "ours";
 const GO: &str = "wireguard-go";
 const BORINGTUN: &str = "boringtun-cli";
 
-async fn contestants() -> Result<Vec<Contestant>> {
+/// Ours are workloads with their policies, beside devices that do nothing else.
+async fn contestants(fleet: &Fleet) -> Result<Vec<Contestant>> {
     peer::require(&["iperf3", "ping", "wg"])?;
+    fabric::enroll_all(fleet).await?;
+    let pair = Pair::start(fleet, ["a", "b"], RULES).await?;
     let go = Make::newer_wireguard_go().unwrap_or_else(Make::wireguard_go);
     let mut contestants = vec![
-        Contestant::new("bare wire", None).await?,
-        Contestant::new(OURS, Some(Make::ours())).await?,
-        Contestant::new(GO, Some(go)).await?,
+        Contestant::new("bare wire", Between::Wire(Underlay::new(2)?)).await?,
+        Contestant::new(OURS, Between::Fabric(pair)).await?,
+        Contestant::device("our device alone", Make::ours()).await?,
+        Contestant::device(GO, go).await?,
     ];
     if let Some(boringtun) = Make::boringtun() {
-        contestants.push(Contestant::new(BORINGTUN, Some(boringtun)).await?);
+        contestants.push(Contestant::device(BORINGTUN, boringtun).await?);
     }
     Ok(contestants)
 }

@@ -1,0 +1,81 @@
+//! What an agent's memory grows by where the fabric is large.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::enroll_all;
+use crate::{
+    bench::{
+        Effort,
+        report::{Limit, Row},
+        stats::Samples,
+    },
+    scenario::{Capsule, Fleet, eventually},
+};
+
+const CAPSULES: usize = 33;
+/// Spread over the peers.
+const WORKLOADS: usize = 1000;
+const ROUNDS: usize = 6;
+const LIMIT_MIB: f64 = 4.0;
+/// Until the agent has given back what it needed for a moment.
+const SETTLE: Duration = Duration::from_secs(15);
+/// Until every peer was heard of.
+const HEARD: Duration = Duration::from_mins(1);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub async fn run(effort: Effort) -> Result<Vec<Row>> {
+    let fleet = Fleet::builder(CAPSULES).without_images().start().await?;
+    let names = fleet.names();
+    let one = fleet.capsule(&names[0]);
+    let agent = one.agent()?;
+    let resident = async || -> Result<Samples> {
+        tokio::time::sleep(SETTLE).await;
+        let mut samples = Samples::default();
+        for _ in 0..effort.rounds(ROUNDS) {
+            tokio::time::sleep(INTERVAL).await;
+            samples.push(agent.resident_bytes()? as f64 / f64::from(1 << 20));
+        }
+        Ok(samples)
+    };
+    let before = resident().await?;
+    enroll_all(&fleet).await?;
+    let each = WORKLOADS.div_ceil(names.len() - 1);
+    let known: Vec<String> = (0..each).map(|at| idle(&format!("w{at}"), "allowFrom", &[])).collect();
+    for peer in &names[1..] {
+        declare(&fleet.capsule(peer), &known.join("---\n")).await?;
+    }
+    // What a policy names waits until it is known.
+    let last: Vec<String> = names[1..].iter().map(|peer| format!("w{}@{peer}:80", each - 1)).collect();
+    declare(&one, &idle("asker", "allowTo", &last)).await?;
+    eventually(HEARD, async || {
+        let waiting = one.workload("asker").await?["status"]["fabric"]["waiting"].clone();
+        ensure!(waiting.as_array().is_none_or(Vec::is_empty), "not known yet: {waiting}");
+        Ok(())
+    })
+    .await?;
+    let after = resident().await?;
+    fleet.passed();
+    let grown = Samples::from_iter([after.median() - before.median()]);
+    let (peers, theirs) = (names.len() - 1, each * (names.len() - 1));
+    let what = format!("agent with {peers} peers and {theirs} workloads of theirs, resident");
+    Ok(vec![
+        Row::against(&what, "MiB", &after, &("without".into(), before), Limit::None),
+        Row::alone("… more than before", "MiB", &grown, Limit::Own(LIMIT_MIB)),
+    ])
+}
+
+/// Applies manifests without waiting for them.
+async fn declare(capsule: &Capsule<'_>, manifests: &str) -> Result<()> {
+    capsule.fleetctl_with(&["apply", "-f", "-"], manifests.as_bytes()).await?.ok().map(drop)
+}
+
+/// A workload that has a place in the fabric and never runs: there is no such image.
+fn idle(name: &str, field: &str, references: &[String]) -> String {
+    let references = serde_json::json!(references);
+    format!(
+        "kind: Container\nname: {name}\ncontainer:\n  image: localhost/none:1\n  fabric: {{ {field}: {references} }}\n"
+    )
+}

@@ -1,0 +1,21 @@
+//! Capsules as one private network: what policies cost, how soon things are in force, what an agent
+//! needs for it.
+//!
+//! [`pair`]: two workloads that may speak to each other, which the benches of [`super::mesh`] use
+//! too; [`rules`], [`ready`], [`enroll`], [`memory`]: one bench each.
+
+pub mod enroll;
+pub mod memory;
+pub mod pair;
+pub mod ready;
+pub mod rules;
+
+use anyhow::Result;
+
+use crate::scenario::Fleet;
+
+/// Makes all capsules of a fleet members of one fabric.
+pub async fn enroll_all(fleet: &Fleet) -> Result<()> {
+    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
+    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok().map(drop)
+}
