@@ -94,3 +94,34 @@ pub(super) fn keep_locations(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// Written as `MEMBER/WORKLOAD/HOST`.
+    fn all(words: &[&str]) -> RemoteLocations {
+        let mut all = RemoteLocations::new();
+        for word in words {
+            let [member, workload, host] = word.split('/').collect::<Vec<_>>()[..] else { panic!("{word}") };
+            let (ipv4, ipv6) = (format!("100.64.4.{host}"), format!("fd00::{host}"));
+            let at = Addresses { ipv4: ipv4.parse().unwrap(), ipv6: ipv6.parse().unwrap() };
+            all.entry(member.parse().unwrap()).or_default().insert(workload.parse().unwrap(), at);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_last_is_what_the_next_agent_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = RemoteLocations::new();
+        for words in [&["b/db/2", "b/web/3", "c/db/2"][..], &["b/db/2", "b/web/4"], &["c/api/9"], &[]] {
+            let (before, now) = (kept, all(words));
+            kept = now.clone();
+            let store = Store::open(dir.path()).unwrap();
+            store.write(move |tx| keep_locations(tx, &before, &now)).await.unwrap();
+            assert_eq!(store.read(locations).await.unwrap(), kept);
+        }
+    }
+}

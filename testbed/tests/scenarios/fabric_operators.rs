@@ -63,6 +63,17 @@ async fn of_two_operators_at_once_neither_loses_a_change() -> Result<()> {
         }
     }
     ensure!(refused > 0, "they never met");
+
+    // Halves that were told different things, and nobody who repeats his own: any next change makes
+    // them one.
+    let map = agreed(&fleet).await?;
+    for (capsule, member) in [("a", 1), ("c", 2)] {
+        let half = maps::next(&fleet, &map, |map| map.members[member].keepalive_seconds += 1)?;
+        maps::put(&fleet, capsule, half).await?;
+    }
+    ensure!(agreed(&fleet).await.is_err(), "there is but one map");
+    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
+    agreed(&fleet).await?;
     fleet.passed();
     Ok(())
 }
