@@ -267,7 +267,7 @@ impl Owner {
             return teardown(&self.settings).await;
         };
         let device = self.ensure_device().await?;
-        let near = plan::nearest(&wanted.peers).await;
+        let near = plan::nearest(&wanted.peers);
         let told = std::mem::take(&mut self.told);
         let name = self.settings.name.clone();
         let told_now = wanted.peers.iter().map(|peer| (peer.public_key, peer.endpoints.clone())).collect();

@@ -1,4 +1,4 @@
-//! From how the device is to how it is to be, touching nothing that is right; pure but for names.
+//! From how the device is to how it is to be, touching nothing that is right; pure.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,15 +7,12 @@ use std::{
 };
 
 use capsule_fabric::map::{Endpoint, Prefix, PublicKey};
-use futures_util::future::join_all;
 
 use super::{
     Wanted, WantedPeer,
     device::{PeerState, State},
 };
 
-/// For a host's name to be resolved; peers whose name is not are met when they call.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A session without a handshake for so long has ended (WireGuard's REJECT_AFTER_TIME).
 const SESSION_LIFETIME: Duration = Duration::from_mins(3);
 
@@ -39,25 +36,12 @@ pub(super) struct Peer {
     pub(super) allowed: Vec<Prefix>,
 }
 
-/// The first candidate of each peer that has an address.
-pub(super) async fn nearest(peers: &[WantedPeer]) -> HashMap<PublicKey, SocketAddr> {
-    let resolved = join_all(peers.iter().map(|peer| async {
-        for endpoint in &peer.endpoints {
-            if let Some(address) = resolve(endpoint).await {
-                return Some((peer.public_key, address));
-            }
-        }
-        None
-    }));
-    resolved.await.into_iter().flatten().collect()
-}
-
-async fn resolve(endpoint: &Endpoint) -> Option<SocketAddr> {
-    if let Ok(address) = endpoint.host().parse() {
-        return Some(SocketAddr::new(address, endpoint.port()));
-    }
-    let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
-    tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await.ok()?.ok()?.next()
+/// The first candidate of each peer that is an address. Names are looked up by who finds the paths,
+/// in its own time: a slow resolver must not hold up a map.
+pub(super) fn nearest(peers: &[WantedPeer]) -> HashMap<PublicKey, SocketAddr> {
+    let address = |endpoint: &Endpoint| Some(SocketAddr::new(endpoint.host().parse().ok()?, endpoint.port()));
+    let nearest = |peer: &WantedPeer| Some((peer.public_key, peer.endpoints.iter().find_map(address)?));
+    peers.iter().filter_map(nearest).collect()
 }
 
 /// The steps from `state` to `wanted`. `near` is where peers may be met, `told` what was last said of
@@ -157,8 +141,7 @@ mod tests {
     }
 
     fn near(wanted: &Wanted) -> HashMap<PublicKey, SocketAddr> {
-        let at = |peer: &WantedPeer| peer.endpoints[0].to_string().parse().unwrap();
-        wanted.peers.iter().map(|peer| (peer.public_key, at(peer))).collect()
+        nearest(&wanted.peers)
     }
 
     fn told(wanted: &Wanted) -> HashMap<PublicKey, Vec<Endpoint>> {
@@ -193,6 +176,14 @@ mod tests {
         let wanted = wanted(&[2, 3]);
         assert_eq!(plan(&wanted, &done(&wanted), &near(&wanted), &told(&wanted)), []);
         assert_eq!(plan(&wanted, &done(&wanted), &near(&wanted), &HashMap::new()), []);
+    }
+
+    #[test]
+    fn the_nearest_candidate_is_the_first_that_needs_no_look_up() {
+        let mut peers = [peer(2), peer(3)];
+        peers[0].endpoints.insert(0, "nuc.example:51820".parse().unwrap());
+        peers[1].endpoints = vec!["nuc.example:51820".parse().unwrap()];
+        assert_eq!(nearest(&peers), HashMap::from([(key(2), "10.0.0.2:51820".parse().unwrap())]));
     }
 
     #[test]
