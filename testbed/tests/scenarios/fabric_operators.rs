@@ -67,10 +67,12 @@ async fn of_two_operators_at_once_neither_loses_a_change() -> Result<()> {
     // Halves that were told different things, and nobody who repeats his own: any next change makes
     // them one.
     let map = agreed(&fleet).await?;
+    fleet.split(&[&["a", "b"], &["c"]])?;
     for (capsule, member) in [("a", 1), ("c", 2)] {
         let half = maps::next(&fleet, &map, |map| map.members[member].keepalive_seconds += 1)?;
         maps::put(&fleet, capsule, half).await?;
     }
+    fleet.join()?;
     ensure!(agreed(&fleet).await.is_err(), "there is but one map");
     fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
     agreed(&fleet).await?;
@@ -154,6 +156,21 @@ async fn a_map_from_a_file_that_is_old_or_of_somebody_else_is_refused_and_not_ke
     let text = fleet.operator().run_with(&["fabric", "map", "import", "-"], b"{]").await?.expect_code(2)?;
     ensure!(text.stderr.contains("holds no signed member map"), "{}", text.stderr);
     ensure!(agreed(&fleet).await? == present);
+
+    // Another fabric of one's own: not while capsules are in the first, nor without saying so.
+    let another = maps::sign(&Home::at(fleet.operator().config()), MemberMap::found(plan))?;
+    let file = serde_json::to_string(&another)?;
+    let import = async |words: &[&str]| {
+        let words = [&["fabric", "map", "import", "-"], words].concat();
+        fleet.operator().run_with(&words, file.as_bytes()).await
+    };
+    let in_use = import(&["--forget"]).await?.expect_code(2)?;
+    ensure!(in_use.stderr.contains("capsules are in yours"), "{}", in_use.stderr);
+    fleet.fleetctl(&["--all", "fabric", "reset", "--yes"]).await?.ok()?;
+    let unasked = import(&[]).await?.expect_code(2)?;
+    ensure!(unasked.stderr.contains("--forget"), "{}", unasked.stderr);
+    import(&["--forget"]).await?.ok()?;
+    ensure!(maps::export(&fleet).await? == another);
     fleet.passed();
     Ok(())
 }
