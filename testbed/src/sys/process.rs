@@ -101,6 +101,12 @@ impl Process {
         self.memory("VmRSS:")
     }
 
+    /// What of that is its alone and no copy of a file: not code, which the kernel maps and takes
+    /// back as it likes.
+    pub fn private_bytes(self) -> Result<u64> {
+        self.memory("RssAnon:")
+    }
+
     fn memory(self, field: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the process is gone")?;
         let value = text.lines().find_map(|line| line.strip_prefix(field));

@@ -31,16 +31,19 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     let names = fleet.names();
     let one = fleet.capsule(&names[0]);
     let agent = one.agent()?;
-    let resident = async || -> Result<Samples> {
+    let look = async || -> Result<[Samples; 2]> {
         tokio::time::sleep(SETTLE).await;
-        let mut samples = Samples::default();
+        let mut samples = [Samples::default(), Samples::default()];
         for _ in 0..effort.rounds(ROUNDS) {
             tokio::time::sleep(INTERVAL).await;
-            samples.push(agent.resident_bytes()? as f64 / f64::from(1 << 20));
+            for (samples, bytes) in samples.iter_mut().zip([agent.private_bytes()?, agent.resident_bytes()?])
+            {
+                samples.push(bytes as f64 / f64::from(1 << 20));
+            }
         }
         Ok(samples)
     };
-    let before = resident().await?;
+    let before = look().await?;
     enroll_all(&fleet).await?;
     let each = WORKLOADS.div_ceil(names.len() - 1);
     let known: Vec<String> = (0..each).map(|at| idle(&format!("w{at}"), "allowFrom", &[])).collect();
@@ -56,14 +59,20 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
         Ok(())
     })
     .await?;
-    let after = resident().await?;
+    let after = look().await?;
     fleet.passed();
-    let grown = Samples::from_iter([after.median() - before.median()]);
     let (peers, theirs) = (names.len() - 1, each * (names.len() - 1));
-    let what = format!("agent with {peers} peers and {theirs} workloads of theirs, resident");
+    let what = format!("agent with {peers} peers and {theirs} workloads of theirs");
+    let grown = Samples::from_iter([after[0].median() - before[0].median()]);
+    let row = |kind: &str, at: usize| {
+        let peer = ("without".to_owned(), before[at].clone());
+        Row::against(&format!("{what}, {kind}"), "MiB", &after[at], &peer, Limit::None)
+    };
+    let (private, resident) = (row("memory of its own", 0), row("with the code that is mapped", 1));
     Ok(vec![
-        Row::against(&what, "MiB", &after, &("without".into(), before), Limit::None),
-        Row::alone("… more than before", "MiB", &grown, Limit::Own(LIMIT_MIB)),
+        private,
+        Row::alone("… more of its own than before", "MiB", &grown, Limit::Own(LIMIT_MIB)),
+        resident,
     ])
 }
 
