@@ -163,9 +163,10 @@ async fn a_rotated_key_costs_other_pairs_no_packet_and_its_own_one_handshake() -
     fleet.fleetctl(&["fabric", "rotate-key", "b"]).await?.ok()?;
     let (others, rotated) =
         tokio::task::spawn_blocking(move || (others.wait_with_output(), rotated.wait_with_output())).await?;
-    let lost = lost(&others?)?;
-    ensure!(lost == 0, "{lost} packets of another pair were lost");
-    let gap = f64::from(u32::try_from(self::lost(&rotated?)?)?) * FLOOD_INTERVAL.as_secs_f64();
+    let others = others?;
+    let said = String::from_utf8_lossy(&others.stdout);
+    ensure!(lost(&others)? == 0, "packets of another pair were lost: {said}");
+    let gap = f64::from(u32::try_from(lost(&rotated?)?)?) * FLOOD_INTERVAL.as_secs_f64();
     eprintln!("the rotated pair was apart for {gap:.2} s");
     reaches(&a, of_b).await?;
     ensure!(status(&b).await?["publicKey"] != before, "the key is the same");
