@@ -70,6 +70,17 @@ pub fn workloads(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(live(async |capsule| named::workload_names(&capsule).await), current)
 }
 
+/// Ends of flows in the fabric: `web@nuc-1`, whichever capsules the command line means.
+pub fn ends(current: &OsStr) -> Vec<CompletionCandidate> {
+    let everyone = Selection { all: true, ..Selection::default() };
+    let everyone = Fleet::open().ok().and_then(|fleet| fleet.resolve(&everyone).ok());
+    let list = async |capsule: Capsule| {
+        let names = named::workload_names(&capsule).await;
+        names.into_iter().map(|name| format!("{name}@{}", capsule.target().name)).collect()
+    };
+    candidates(answered(everyone, list), current)
+}
+
 /// Volumes.
 pub fn volumes(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(live(async |capsule| named::volume_names(&capsule).await), current)
@@ -120,12 +131,21 @@ where
     F: Fn(Capsule) -> Fut,
     Fut: Future<Output = Vec<String>>,
 {
+    answered(meant(), ask)
+}
+
+/// What these answer in time.
+fn answered<F, Fut>(targets: Option<Vec<Target>>, ask: F) -> BTreeSet<String>
+where
+    F: Fn(Capsule) -> Fut,
+    Fut: Future<Output = Vec<String>>,
+{
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return BTreeSet::new();
     };
     let found = runtime.block_on(async {
         let mut found = BTreeSet::new();
-        let (Some(targets), Some(connector)) = (meant(), connector()) else { return found };
+        let (Some(targets), Some(connector)) = (targets, connector()) else { return found };
         let options = FanOut { timeout: Some(LIMIT), ..FanOut::default() };
         let mut answers = fan_out(&connector, targets, options, |capsule| {
             let asked = ask(capsule);

@@ -51,7 +51,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
     let Services { identity, node, events, workloads, fabric, engine } = services;
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
-    let fabric = FabricService { fabric, network: engine.network.clone() };
+    let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
     let router = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

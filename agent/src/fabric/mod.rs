@@ -4,12 +4,14 @@
 //! - `link/`: a task that owns the WireGuard device, and the process of a userspace one;
 //! - [`peering`]: what members say to each other, and how each is reached; `keeper.rs`: the task that
 //!   keeps it to the present map;
-//! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask.
+//! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask; `explain/`:
+//!   why one workload reaches another, or does not.
 //!
 //! A map is promised once it is in SQLite: [`Fabric::put`] persists, then applies. Who needs the map
 //! watches [`Fabric::map`].
 
 mod error;
+mod explain;
 mod keeper;
 mod key;
 mod link;

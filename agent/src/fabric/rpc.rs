@@ -3,8 +3,11 @@
 use capsule_proto::v1::{self, fabric_server};
 use tonic::{Request, Response, Status};
 
-use super::{Fabric, FabricError};
-use crate::{identity::Caller, network::Network, status::chain};
+use super::{
+    Fabric, FabricError,
+    explain::{Question, explain},
+};
+use crate::{identity::Caller, network::Network, status::chain, workload::Workloads};
 
 /// The service: the fabric, and what its policies do to this capsule's workloads.
 pub struct FabricService {
@@ -12,6 +15,8 @@ pub struct FabricService {
     pub fabric: Fabric,
     /// Workloads' part; `None` on a capsule without a bridge.
     pub network: Option<Network>,
+    /// Who is at the ends of flows.
+    pub workloads: Workloads,
 }
 
 #[tonic::async_trait]
@@ -57,6 +62,16 @@ impl fabric_server::Fabric for FabricService {
             None => Vec::new(),
         };
         Ok(Response::new(v1::ListDropsResponse { drops }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let without = || Status::failed_precondition("this capsule has no network of workloads");
+        let network = self.network.as_ref().ok_or_else(without)?;
+        let question = Question::try_from(request.into_inner()).map_err(Status::invalid_argument)?;
+        Ok(Response::new(explain(&self.fabric, network, &self.workloads, &question).await))
     }
 
     async fn leave(

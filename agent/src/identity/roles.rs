@@ -31,6 +31,7 @@ const LEAST_ROLES: &[(&str, Role, &str)] = &[
     ("/capsule.v1.Fabric/GetMap", Role::Viewer, "read the member map"),
     ("/capsule.v1.Fabric/PutMap", Role::Operator, "change the fabric"),
     ("/capsule.v1.Fabric/ListDrops", Role::Viewer, "see what policies refused"),
+    ("/capsule.v1.Fabric/Explain", Role::Viewer, "explain a flow"),
     ("/capsule.v1.Fabric/Leave", Role::Operator, "leave the fabric"),
     ("/capsule.v1.Workloads/Apply", Role::Operator, "apply manifests"),
     ("/capsule.v1.Workloads/Plan", Role::Viewer, "see what an apply would do"),

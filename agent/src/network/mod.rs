@@ -40,7 +40,7 @@ use capsule_proto::{Name, v1};
 use tokio::sync::watch;
 
 pub use error::NetworkError;
-pub use fabric::{FabricState, FabricStates, Membership};
+pub use fabric::{Consent, FabricState, FabricStates, Leg, Membership, Place};
 pub use layout::BRIDGE_PREFIX;
 
 use self::{

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod ext4;
 pub mod file;
 pub mod holder;
+pub mod icmp;
 pub mod limits;
 pub mod link;
 pub mod lock;
@@ -14,6 +15,7 @@ pub mod netlink;
 pub mod nft;
 pub mod route;
 pub mod run;
+pub mod socket;
 pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;

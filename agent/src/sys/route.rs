@@ -60,6 +60,63 @@ pub fn by(netlink: &mut Netlink, link: u32) -> io::Result<Vec<OwnRoute>> {
     Ok(found)
 }
 
+/// How a packet goes on from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Whether it has arrived.
+    pub local: bool,
+    /// The link that it leaves by.
+    pub link: u32,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// The address that it comes from.
+    pub source: Option<IpAddr>,
+}
+
+/// What the kernel does with a packet: of its own, or of `from` that came `by` a link. `None` where it
+/// has no route for it.
+pub fn next(
+    netlink: &mut Netlink,
+    to: IpAddr,
+    from: Option<IpAddr>,
+    by: Option<u32>,
+) -> io::Result<Option<Next>> {
+    let mut message = RouteMessage::default();
+    let bits = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    message.header.address_family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = bits(to);
+    message.attributes.push(RouteAttribute::Destination(to.into()));
+    if let Some(from) = from {
+        message.header.source_prefix_length = bits(from);
+        message.attributes.push(RouteAttribute::Source(from.into()));
+    }
+    message.attributes.extend(by.map(RouteAttribute::Iif));
+    match netlink.get(Message::GetRoute(message)) {
+        Ok(found) => Ok(found.and_then(forwarding)),
+        Err(error) if is_nowhere(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_nowhere(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL))
+}
+
+fn forwarding(message: Message) -> Option<Next> {
+    let Message::NewRoute(message) = message else { return None };
+    let local = message.header.kind == RouteType::Local;
+    let mut next = Next { local, link: 0, gateway: None, source: None };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(address) => next.gateway = ip(address),
+            RouteAttribute::PrefSource(address) => next.source = ip(address),
+            RouteAttribute::Oif(index) => next.link = *index,
+            _ => {}
+        }
+    }
+    (local || message.header.kind == RouteType::Unicast).then_some(next)
+}
+
 fn message(route: &OwnRoute) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = match route.destination {

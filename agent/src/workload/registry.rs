@@ -364,6 +364,16 @@ impl Workloads {
         self.registry.get(&name).ok_or(WorkloadError::NotFound(name))
     }
 
+    /// One of them, as last published.
+    pub fn find(&self, name: &Name) -> Option<Arc<capsule_proto::v1::Workload>> {
+        self.registry.get(name)?.workload()
+    }
+
+    /// What they are called.
+    pub fn names(&self) -> Vec<Name> {
+        self.registry.all().iter().map(|handle| handle.name.clone()).collect()
+    }
+
     /// How many there are, and how many of them run.
     pub fn count(&self) -> (u32, u32) {
         let all = self.registry.all();

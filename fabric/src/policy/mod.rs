@@ -3,6 +3,7 @@
 //! - [`World`], [`Subject`]: what is known, and whose policies are to be compiled;
 //! - `resolve.rs`: references as prefixes of addresses, or why they wait;
 //! - `ports.rs`: services as prefixes of ports; `compile.rs`: both as elements of sets;
+//! - `flow.rs`: one flow, where it is looked up and what allows it;
 //! - `filter.rs`: the packet filter as it shall be; `chains.rs` and `script.rs`: its rules, and the
 //!   nftables transaction that makes it so.
 //!
@@ -13,6 +14,7 @@
 mod chains;
 mod compile;
 mod filter;
+mod flow;
 mod ports;
 mod resolve;
 mod script;
@@ -26,6 +28,7 @@ use capsule_proto::{Name, reference::Reference};
 pub use self::{
     compile::{Compiled, Direction, Element, Family, Protocol, Set, Shape, compile},
     filter::{Filter, Frame},
+    flow::{Flow, allowing},
     resolve::{Wait, is_theirs},
     script::removal,
 };

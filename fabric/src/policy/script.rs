@@ -118,7 +118,8 @@ impl Filter {
 }
 
 impl Element {
-    fn text(&self, set: &Set) -> String {
+    /// As nft reads it in this set.
+    pub fn text(&self, set: &Set) -> String {
         let Self { own, peer, protocol, port } = self;
         let (asker, asked) = match set.direction {
             Direction::Out => (own, peer),

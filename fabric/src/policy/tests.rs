@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use capsule_proto::{
-    reference::{Peer, Pick, Ports, Service},
+    reference::{Peer, Pick, Ports, Request, Service},
     v1,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -73,13 +73,6 @@ fn everybody() -> (MemberMap, Directory, Vec<Somebody>) {
     (map, directory, all)
 }
 
-/// A flow: who asks whom for what.
-#[derive(Clone, Copy, Debug)]
-struct Flow {
-    protocol: Protocol,
-    port: u16,
-}
-
 /// Whether a reference means somebody, read word by word.
 fn means(reference: &Reference, somebody: &Somebody, address: IpAddr, flow: Flow) -> bool {
     let is_peer = match (&reference.peer, somebody.workload) {
@@ -103,17 +96,12 @@ fn means(reference: &Reference, somebody: &Somebody, address: IpAddr, flow: Flow
 }
 
 /// Whether the packet filter lets it pass: what the rules of `chains.rs` do.
-fn passes(filter: &Filter, direction: Direction, own: IpAddr, peer: IpAddr, flow: Flow) -> bool {
-    let family = Family::of(own);
-    let singular = filter.known[&(filter::Who::Singular, family)].contains(&peer);
-    filter.sets.iter().filter(|(set, _)| (set.direction, set.family) == (direction, family)).any(
-        |(set, elements)| {
-            let masked = crate::map::Prefix::around(peer, set.shape.address).address();
-            let port = flow.port & u16::MAX.checked_shl(16 - u32::from(set.shape.port)).unwrap_or(0);
-            (!singular || set.shape.address == family.width())
-                && elements.contains(&Element { own, peer: masked, protocol: flow.protocol, port })
-        },
-    )
+fn passes(filter: &Filter, direction: Direction, flow: Flow) -> bool {
+    let singular = filter.known[&(filter::Who::Singular, flow.family())].contains(&flow.peer(direction));
+    filter.sets.iter().filter(|(set, _)| set.direction == direction).any(|(set, elements)| {
+        let element = flow.element(set);
+        (!singular || set.is_for_singular()) && element.is_some_and(|element| elements.contains(&element))
+    })
 }
 
 fn frame() -> Frame {
@@ -203,7 +191,9 @@ proptest! {
         ports in vec(prop_oneof![60..110u16, 1..=u16::MAX], 4),
     ) {
         let (filter, own) = filter(&policies, me);
-        let (_, _, all) = everybody();
+        let (map, directory, all) = everybody();
+        let me = name(me);
+        let world = World { map: &map, me: &me, directory: &directory };
         for (subject, _) in &own {
             for peer in &all {
                 for family in [Family::V4, Family::V6] {
@@ -211,17 +201,20 @@ proptest! {
                         if family == Family::V4 { addresses.ipv4.into() } else { addresses.ipv6.into() }
                     };
                     let (here, there) = (of(&subject.addresses), of(&peer.addresses));
-                    let pings = [Flow { protocol: Protocol::ping(family), port: 0 }];
-                    let others = ports.iter().flat_map(|port| {
-                        [Protocol::TCP, Protocol::UDP].map(|protocol| Flow { protocol, port: *port })
-                    });
-                    for flow in pings.into_iter().chain(others) {
-                        for (direction, rules) in
-                            [(Direction::Out, &subject.allow_to), (Direction::In, &subject.allow_from)]
-                        {
-                            let said = rules.iter().any(|rule| means(rule, peer, there, flow));
-                            let done = passes(&filter, direction, here, there, flow);
-                            prop_assert_eq!(said, done, "{:?} {:?} {:?} {:?}", direction, subject, peer, flow);
+                    let others = ports.iter().flat_map(|port| [Request::Tcp(*port), Request::Udp(*port)]);
+                    for request in std::iter::once(Request::Icmp).chain(others) {
+                        for (direction, rules, source, destination) in [
+                            (Direction::Out, &subject.allow_to, here, there),
+                            (Direction::In, &subject.allow_from, there, here),
+                        ] {
+                            let flow = Flow::new(source, destination, request).unwrap();
+                            let said = rules.iter().find(|rule| means(rule, peer, there, flow));
+                            let done = passes(&filter, direction, flow);
+                            prop_assert_eq!(
+                                said.is_some(), done, "{:?} {:?} {:?} {:?}", direction, subject, peer, flow
+                            );
+                            let named = allowing(&world, subject, direction, &flow);
+                            prop_assert_eq!(said, named, "{:?} {:?} {:?}", direction, peer, flow);
                         }
                     }
                 }
@@ -285,6 +278,18 @@ fn a_member_speaks_only_for_addresses_of_its_own() {
     let compiled = compile(&World { map: &map, me: &me, directory: &directory }, &[subject]);
     assert!(compiled.sets.is_empty(), "{compiled:?}");
     assert_eq!(compiled.waiting[&name("web")].len(), 3);
+}
+
+#[test]
+fn a_set_is_known_by_its_name_and_other_names_are_none() {
+    let (filter, _) = filter(&[(0, references(&["db@b:5432", "*@c:80-95", "db@b/icmp"]), Vec::new())], "a");
+    for set in filter.sets.keys() {
+        assert_eq!(set.to_string().parse(), Ok(*set));
+    }
+    for other in ["singular4", "refused_out4", "out4", "out5_32_16", "out4_33_16", "in6_128_17", "out4_1_1_1"]
+    {
+        assert!(other.parse::<Set>().is_err(), "{other}");
+    }
 }
 
 #[test]

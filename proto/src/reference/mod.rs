@@ -1,9 +1,11 @@
 //! Who may talk to whom, as a policy names them: `db@storage:5432/tcp`.
 //!
 //! - [`Reference`]: a [`Peer`] and a [`Service`]; `parse.rs` reads what people write;
-//! - [`Cidr`], [`Ports`]: prefixes and port ranges.
+//! - [`Cidr`], [`Ports`]: prefixes and port ranges;
+//! - [`End`], [`Asked`]: one flow of those that a policy may allow.
 
 mod cidr;
+mod flow;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -11,6 +13,7 @@ mod tests;
 use std::fmt;
 
 pub use cidr::Cidr;
+pub use flow::{Asked, End, FlowError, Request};
 pub use parse::ReferenceError;
 
 use crate::Name;

@@ -7,20 +7,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    os::fd::AsRawFd as _,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, socket};
 use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 
-/// Types of ICMP (RFC 792).
-const ECHO: u8 = 8;
-const ECHO_REPLY: u8 = 0;
-/// Type, code, checksum, identifier, sequence number; then our own number.
-const ECHO_BYTES: usize = 16;
+use crate::sys::icmp;
+
 /// Outcomes that loss is told of.
 const WINDOW: usize = 30;
 /// An answer that comes later counts as lost.
@@ -107,7 +102,7 @@ impl Prober {
         answered: mpsc::Sender<Answered>,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<Self> {
-        let socket = Arc::new(open(own)?);
+        let socket = Arc::new(UdpSocket::from_std(icmp::open(own)?)?);
         let books = Arc::new(Mutex::new(Books { next: rand::random(), peers: HashMap::new() }));
         tasks.spawn(read(socket.clone(), books.clone(), answered));
         Ok(Self { socket, books })
@@ -131,7 +126,7 @@ impl Prober {
             let Some(known) = books.peers.get_mut(&peer) else { return };
             known.expire(now);
             known.waiting.push_back((number, now));
-            echo(number)
+            icmp::echo(number, icmp::ECHO_BYTES)
         };
         let _ = self.socket.send_to(&datagram, (peer, 0)).await;
     }
@@ -146,41 +141,12 @@ fn lock(books: &Mutex<Books>) -> std::sync::MutexGuard<'_, Books> {
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hears what is sent to this address alone.
-fn open(own: Ipv4Addr) -> io::Result<UdpSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(own, 0)))?;
-    UdpSocket::from_std(socket.into())
-}
-
-fn echo(number: u64) -> [u8; ECHO_BYTES] {
-    let mut echo = [0; ECHO_BYTES];
-    echo[0] = ECHO;
-    // Identifier and sequence number are for people who look at packets.
-    echo[4..8].copy_from_slice(&(number as u32).to_be_bytes());
-    echo[8..].copy_from_slice(&number.to_be_bytes());
-    let sum = checksum(&echo);
-    echo[2..4].copy_from_slice(&sum.to_be_bytes());
-    echo
-}
-
-/// The Internet's (RFC 1071), of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
 async fn read(socket: Arc<UdpSocket>, books: Arc<Mutex<Books>>, answered: mpsc::Sender<Answered>) {
     let mut buffer = [0; 128];
     loop {
         // An error that an earlier probe met; the next answer is read all the same.
         let Ok((length, SocketAddr::V4(from))) = socket.recv_from(&mut buffer).await else { continue };
-        let Some(number) = number_of(&buffer[..length]) else { continue };
+        let Some(number) = icmp::number_of(&buffer[..length]) else { continue };
         let now = Instant::now();
         let peer = |books: &mut Books| books.peers.get_mut(from.ip())?.answered(number, now);
         if let Some(sent) = peer(&mut lock(&books)) {
@@ -188,14 +154,6 @@ async fn read(socket: Arc<UdpSocket>, books: Arc<Mutex<Books>>, answered: mpsc::
             let _ = answered.try_send(Answered { by: *from.ip(), sent });
         }
     }
-}
-
-/// Of an answer, which comes with its IPv4 header (raw(7)).
-fn number_of(packet: &[u8]) -> Option<u64> {
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    let echo: &[u8; ECHO_BYTES] = packet.get(header..)?.try_into().ok()?;
-    let number = u64::from_be_bytes(echo[8..].try_into().ok()?);
-    (echo[..2] == [ECHO_REPLY, 0]).then_some(number)
 }
 
 #[cfg(test)]
@@ -220,19 +178,6 @@ mod tests {
             peer.note(true);
         }
         assert_eq!((peer.quality().asked, peer.quality().lost), (WINDOW as u32, 0));
-    }
-
-    #[test]
-    fn an_echo_is_one_that_every_kernel_takes_and_only_its_answer_is_read() {
-        let echo = echo(7);
-        assert_eq!(checksum(&echo), 0, "a sum over all of it, its own included");
-        let mut packet = vec![0x45; 20];
-        packet.extend_from_slice(&echo);
-        assert_eq!(number_of(&packet), None, "a question");
-        packet[20] = ECHO_REPLY;
-        assert_eq!(number_of(&packet), Some(7));
-        assert_eq!(number_of(&packet[..35]), None);
-        assert_eq!(number_of(&[]), None);
     }
 
     #[test]

@@ -54,6 +54,14 @@ impl Names {
         *self.fabric.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
+    /// The addresses that a question for this name is answered with.
+    pub(crate) fn find(&self, name: &str) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        match lookup(self, &Name::from_ascii(name).ok()?) {
+            Found::Workload(ipv4, ipv6) => Some((ipv4, ipv6)),
+            Found::Domain | Found::Nothing | Found::Foreign => None,
+        }
+    }
+
     fn get(&self, name: &str) -> Option<(Ipv4Addr, Ipv6Addr)> {
         self.table.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }

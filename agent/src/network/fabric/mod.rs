@@ -2,12 +2,14 @@
 //!
 //! - `table.rs`: who has which place, in SQLite; `view.rs`: what follows from it and the map, pure;
 //! - `task.rs`: the task that makes it so, and again whenever something changed;
-//! - `plumb.rs`: addresses and routes by netlink; `drops.rs`: what was refused.
+//! - `plumb.rs`: addresses and routes by netlink; `drops.rs`: what was refused; `explain.rs`: one flow,
+//!   as names, policies and routes have it.
 //!
 //! The policies have an nftables table of their own, so that a published port costs no reload of
 //! ten thousand rules, nor a policy one of the ports.
 
 mod drops;
+mod explain;
 mod plumb;
 mod table;
 mod task;
@@ -23,6 +25,7 @@ use capsule_proto::{Name, v1};
 use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::explain::{Consent, Leg, Place};
 pub(super) use self::task::Tools;
 use self::{
     task::{Request, Task},

@@ -76,11 +76,21 @@ impl<'a> View<'a> {
         Some(map.plan().own(me.slot))
     }
 
+    /// What references are resolved with, in a fabric.
+    pub(super) fn world(&self) -> Option<World<'_>> {
+        let (map, me) = self.inner?;
+        Some(World { map, me: &me.name, directory: &self.directory })
+    }
+
+    /// A workload of this capsule that has an address.
+    pub(super) fn subject(&self, name: &Name) -> Option<&Subject> {
+        self.subjects.iter().find(|subject| subject.name == *name)
+    }
+
     /// The packet filter, in a fabric.
     pub(super) fn filter(&self, frame: impl FnOnce([Prefix; 2]) -> Frame) -> Option<Filter> {
-        let (map, me) = self.inner?;
-        let world = World { map, me: &me.name, directory: &self.directory };
-        Some(Filter::new(frame(self.ranges()?), &world, &self.subjects, self.compiled.clone()))
+        let frame = frame(self.ranges()?);
+        Some(Filter::new(frame, &self.world()?, &self.subjects, self.compiled.clone()))
     }
 
     /// Who has which name; every member is there. `None` outside a fabric.
@@ -94,8 +104,7 @@ impl<'a> View<'a> {
     }
 
     fn state(&self, workload: &Name) -> FabricState {
-        let addresses =
-            self.subjects.iter().find(|subject| subject.name == *workload).map(|subject| subject.addresses);
+        let addresses = self.subject(workload).map(|subject| subject.addresses);
         let problem = match (self.inner, addresses) {
             (_, Some(_)) => String::new(),
             (None, None) => "the capsule is in no fabric yet".to_owned(),

@@ -7,6 +7,7 @@
 mod ask;
 mod drops;
 mod enroll;
+mod explain;
 mod init;
 mod known;
 mod map;
@@ -29,6 +30,7 @@ pub enum Fabric {
     Enroll(enroll::Enroll),
     Status(status::Status),
     Drops(drops::Drops),
+    Explain(explain::Explain),
     Remove(remove::Remove),
     RotateKey(rotate::RotateKey),
     SetEndpoint(set::SetEndpoint),
@@ -47,6 +49,7 @@ impl Fabric {
             Self::Enroll(command) => command.run(session).await,
             Self::Status(command) => command.run(session).await,
             Self::Drops(command) => command.run(session).await,
+            Self::Explain(command) => command.run(session).await,
             Self::Remove(command) => command.run(session).await,
             Self::RotateKey(command) => command.run(session).await,
             Self::SetEndpoint(command) => command.run(session).await,

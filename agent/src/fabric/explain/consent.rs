@@ -1,0 +1,202 @@
+//! Policies: whether the packet filter that is loaded lets a flow pass, and which reference is why.
+
+use std::time::SystemTime;
+
+use capsule_fabric::{
+    MEMBER_PORT,
+    policy::{Direction, Family, Flow},
+};
+use capsule_proto::{
+    reference::{Asked, End, Request},
+    system_time,
+    v1::{FabricDrop, FabricHop, FabricHopKind as Kind, FabricSide},
+};
+
+use super::{Case, hop};
+use crate::{
+    network::{Consent, NetworkError},
+    status::chain,
+};
+
+/// References that are repeated to who asks for another.
+const SHOWN: usize = 4;
+
+/// What the policy of one end says.
+pub(super) struct Said {
+    pub(super) hop: FabricHop,
+    /// Packets of the flow that came as far as this policy, as far as they were counted.
+    pub(super) seen: u64,
+}
+
+impl From<FabricHop> for Said {
+    fn from(hop: FabricHop) -> Self {
+        Self { hop, seen: 0 }
+    }
+}
+
+/// Of the sender's (`Out`) or the receiver's (`In`) policy, which is on this capsule.
+pub(super) async fn of(case: &Case<'_>, direction: Direction) -> Said {
+    let kind = kind(direction);
+    let (own, peer) = match direction {
+        Direction::Out => (&case.source, &case.destination),
+        Direction::In => (&case.destination, &case.source),
+    };
+    if own.member() != Some(&case.me.name) {
+        return hop::unknown(kind, format!("{} is not on {}", own.end, case.me.name)).into();
+    }
+    let End::Workload(name, _) = &own.end else { return of_host(case, direction).into() };
+    let flows = case.flows();
+    if flows.is_empty() {
+        return unheard(case, direction, &peer.end).into();
+    }
+    let mut consents = Vec::new();
+    for flow in &flows {
+        match case.network.consent(name, direction, *flow).await {
+            Ok(consent) => consents.push((*flow, consent)),
+            Err(error) => return unreadable(kind, &error).into(),
+        }
+    }
+    let refusals = match case.network.drops().await {
+        Ok(drops) => Refusals::new(drops, direction, &flows, case.question.request),
+        Err(error) => return unreadable(kind, &error).into(),
+    };
+    let passed: u64 = consents.iter().map(|(_, consent)| consent.passed).sum();
+    Said { seen: passed + refusals.packets, hop: judge(case, direction, &consents, &refusals) }
+}
+
+fn kind(direction: Direction) -> Kind {
+    match direction {
+        Direction::Out => Kind::AllowTo,
+        Direction::In => Kind::AllowFrom,
+    }
+}
+
+fn list(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => "allowTo",
+        Direction::In => "allowFrom",
+    }
+}
+
+fn unreadable(kind: Kind, error: &NetworkError) -> FabricHop {
+    hop::unknown(kind, format!("the packet filter cannot be read: {}", chain(error)))
+}
+
+/// A capsule's own processes.
+fn of_host(case: &Case<'_>, direction: Direction) -> FabricHop {
+    let kind = kind(direction);
+    let from_member = matches!(case.source.end, End::Host(_));
+    match (direction, case.question.request) {
+        (Direction::Out, _) => hop::ok(kind, "a capsule's own processes need no allowTo"),
+        (Direction::In, Request::Icmp | Request::Tcp(MEMBER_PORT)) if from_member => {
+            hop::ok(kind, "members ask each other")
+        }
+        (Direction::In, request) => {
+            let why = format!("a capsule itself takes no {request} from the fabric");
+            hop::fails(kind, why, "run what is asked for as a workload with a fabric block")
+        }
+    }
+}
+
+/// The other end has no address that is known here.
+fn unheard(case: &Case<'_>, direction: Direction, peer: &End) -> FabricHop {
+    let why = format!("{} has not heard where {peer} is", case.me.name);
+    match direction {
+        Direction::Out => hop::unknown(Kind::AllowTo, why),
+        Direction::In => {
+            let why = format!("{why}, so that its policies allow nothing to it");
+            hop::fails(Kind::AllowFrom, why, format!("fleetctl fabric status {}", case.me.name))
+        }
+    }
+}
+
+fn judge(
+    case: &Case<'_>,
+    direction: Direction,
+    consents: &[(Flow, Consent)],
+    refusals: &Refusals,
+) -> FabricHop {
+    let kind = kind(direction);
+    let (own, peer): (&End, Asked) = match direction {
+        Direction::Out => (&case.source.end, case.asked()),
+        Direction::In => (&case.destination.end, case.asking()),
+    };
+    let list = list(direction);
+    let allowed: Vec<&(Flow, Consent)> = consents.iter().filter(|(_, consent)| consent.allowed).collect();
+    if let Some((flow, consent)) = allowed.first() {
+        let reference = consent.reference.as_ref().map_or_else(|| peer.to_string(), ToString::to_string);
+        let alone = match flow.family() {
+            _ if allowed.len() == consents.len() => "",
+            Family::V4 => " over IPv4 alone",
+            Family::V6 => " over IPv6 alone",
+        };
+        return hop::ok(kind, format!("{list} of {own} has {reference}{alone}{}", refusals.before()));
+    }
+    let Some((flow, consent)) = consents.first() else { return hop::unknown(kind, "there is no flow") };
+    if let Some(reference) = &consent.reference {
+        let why = format!("{list} of {own} has {reference}, but the kernel's packet filter does not");
+        return hop::fails(kind, why, format!("fleetctl -c {} events", case.me.name));
+    }
+    let why = format!("{list} of {own} does not have {peer}{}{}", only(&consent.references), refusals.told());
+    let remedy = case.network.remedy(direction, flow, case.question.request);
+    let remedy = if remedy.starts_with(list) { format!("add to {remedy}") } else { remedy };
+    hop::fails(kind, why, remedy)
+}
+
+/// What the list has instead.
+fn only(references: &[String]) -> String {
+    match references {
+        [] => ", nor anything else".to_owned(),
+        few if few.len() <= SHOWN => format!(", but {}", few.join(", ")),
+        many => format!(", but {} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
+    }
+}
+
+/// Packets of the flow that this policy refused of late.
+#[derive(Default)]
+struct Refusals {
+    packets: u64,
+    last: Option<SystemTime>,
+}
+
+impl Refusals {
+    fn new(drops: Vec<FabricDrop>, direction: Direction, flows: &[Flow], request: Request) -> Self {
+        let side = match direction {
+            Direction::Out => FabricSide::Sender,
+            Direction::In => FabricSide::Receiver,
+        };
+        let is_of = |drop: &FabricDrop, flow: &Flow| {
+            drop.source == flow.source.to_string() && drop.destination == flow.destination.to_string()
+        };
+        let meant = drops.into_iter().filter(|drop| {
+            drop.side() == side
+                && (drop.protocol.as_str(), drop.port) == (request.protocol(), request.port().into())
+                && flows.iter().any(|flow| is_of(drop, flow))
+        });
+        meant.fold(Self::default(), |all, drop| Self {
+            packets: all.packets + drop.packets,
+            last: all.last.max(drop.last.as_ref().map(system_time)),
+        })
+    }
+
+    fn age(&self) -> String {
+        let age = self.last.and_then(|last| last.elapsed().ok()).unwrap_or_default();
+        format!("{} s ago", age.as_secs())
+    }
+
+    /// Of a flow that is refused.
+    fn told(&self) -> String {
+        match self.packets {
+            0 => String::new(),
+            packets => format!("; {packets} packets were refused of late, the last {}", self.age()),
+        }
+    }
+
+    /// Of one that passes.
+    fn before(&self) -> String {
+        match self.packets {
+            0 => String::new(),
+            packets => format!("; before that {packets} packets were refused, the last {}", self.age()),
+        }
+    }
+}
