@@ -146,6 +146,8 @@ fn path() -> String {
 fn shape(text: &str) -> String {
     let word = |word: &str| match word {
         word if word.chars().any(|c| c.is_ascii_digit()) => "#".to_owned(),
+        // Links are named by a few digits of an id, which may all be letters.
+        word if word.starts_with("cap-") || word.starts_with("cw-") => "#".to_owned(),
         "\"docs\"" => "\"fleet\"".to_owned(),
         // Units change with the number before them.
         "s" | "ms" | "B" | "KiB" | "MiB" | "GiB" => "#".to_owned(),

@@ -10,6 +10,7 @@ mod copy;
 mod docs;
 mod exec;
 mod fabric_away;
+mod fabric_explain;
 mod fabric_flows;
 mod fabric_kernel;
 mod fabric_leave;

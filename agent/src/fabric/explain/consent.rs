@@ -137,18 +137,18 @@ fn judge(
         let why = format!("{list} of {own} has {reference}, but the kernel's packet filter does not");
         return hop::fails(kind, why, format!("fleetctl -c {} events", case.me.name));
     }
-    let why = format!("{list} of {own} does not have {peer}{}{}", only(&consent.references), refusals.told());
+    let why = format!("{list} of {own} has no {peer}{}{}", instead(&consent.references), refusals.told());
     let remedy = case.network.remedy(direction, flow, case.question.request);
     let remedy = if remedy.starts_with(list) { format!("add to {remedy}") } else { remedy };
     hop::fails(kind, why, remedy)
 }
 
-/// What the list has instead.
-fn only(references: &[String]) -> String {
+/// What the list has.
+fn instead(references: &[String]) -> String {
     match references {
-        [] => ", nor anything else".to_owned(),
-        few if few.len() <= SHOWN => format!(", but {}", few.join(", ")),
-        many => format!(", but {} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
+        [] => "; it is empty".to_owned(),
+        few if few.len() <= SHOWN => format!("; it has {}", few.join(", ")),
+        many => format!("; it has {} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
     }
 }
 

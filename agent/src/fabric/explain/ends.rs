@@ -106,15 +106,19 @@ fn no_member(case: &Case<'_>, member: &Name) -> FabricHop {
 fn no_name(case: &Case<'_>, name: &Name, member: &Name, dns: &str) -> FabricHop {
     let known = case.network.known();
     let Some(workloads) = known.get(member) else { return no_member(case, member) };
-    let why = if workloads.is_empty() {
-        format!("{dns} has no answer: {} has heard of no workload of {member}", case.me.name)
-    } else {
-        format!(
-            "{dns} has no answer: {member} has no workload {name} in the fabric, as far as {} heard",
-            case.me.name
+    let me = &case.me.name;
+    let (why, remedy) = if workloads.is_empty() {
+        let why = format!("{dns} has no answer: {me} has heard of no workload of {member}");
+        (
+            why,
+            format!(
+                "apply {name} with a fabric block on {member}; where it has one: fleetctl fabric status {me}"
+            ),
         )
+    } else {
+        let why = format!("{dns} has no answer: {member} told {me} of no workload {name} in the fabric");
+        (why, format!("apply {name} with a fabric block on {member}, or name one that is there"))
     };
-    let remedy = format!("apply {name} with a fabric block on {member}, or name one that is there");
     let known = workloads.keys().map(|name| format!("{name}@{member}")).collect();
     FabricHop { known, ..hop::fails(Kind::Name, why, remedy) }
 }

@@ -16,7 +16,7 @@ mod listen;
 mod path;
 mod way;
 
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
 
 use capsule_fabric::{
     map::{Addresses, Member, MemberMap},
@@ -25,7 +25,7 @@ use capsule_fabric::{
 use capsule_proto::{
     Name,
     reference::{Asked, End, Request},
-    v1::{self, FabricHop, FabricHopKind as Kind, FabricSide},
+    v1::{self, FabricHop, FabricHopKind as Kind, FabricSide, FabricVerdict as Verdict},
 };
 
 use super::Fabric;
@@ -138,29 +138,44 @@ pub async fn explain(
 
 impl Case<'_> {
     async fn sender(&self) -> Vec<FabricHop> {
-        let source = ends::there(self, Kind::Source, &self.source);
         let (consent, route, [path, mtu]) = tokio::join!(
             consent::of(self, Direction::Out),
             way::route(self),
             path::probe(self, &self.destination)
         );
-        let mut hops = vec![source, ends::name(self), consent.hop, route, path, mtu];
+        let source = ends::there(self, Kind::Source, &self.source);
+        let name = self.excused(ends::name(self), &self.destination, &path);
+        let mut hops = vec![source, name, consent.hop, route, path, mtu];
         hops.extend(hearsay::of_receiver(self).await);
         hops
     }
 
     async fn receiver(&self) -> Vec<FabricHop> {
-        let destination = ends::there(self, Kind::Destination, &self.destination);
-        let (consent, delivery, probed) = tokio::join!(
+        let (consent, delivery, [path, mtu]) = tokio::join!(
             consent::of(self, Direction::In),
             way::delivery(self),
             path::probe(self, &self.source)
         );
+        let destination = ends::there(self, Kind::Destination, &self.destination);
         let heard = hearsay::of_sender(self, &consent);
-        let mut hops = vec![destination, consent.hop, delivery, listen::socket(self)];
+        let consent = self.excused(consent.hop, &self.source, &path);
+        let mut hops = vec![destination, consent, delivery, listen::socket(self)];
         hops.extend(heard);
-        hops.extend(probed);
+        hops.extend([path, mtu]);
         hops
+    }
+
+    /// What fails because nothing was ever heard of the other capsule is no failure of its own where
+    /// that does not even answer.
+    fn excused(&self, hop: FabricHop, other: &Party, path: &FabricHop) -> FabricHop {
+        let known = self.network.known();
+        let workloads = other.member().and_then(|member| known.get(member));
+        let is_unheard = other.addresses.is_empty() && workloads.is_none_or(BTreeMap::is_empty);
+        if is_unheard && hop.verdict() == Verdict::Fails && path.verdict() == Verdict::Fails {
+            hop::unknown(hop.kind(), hop.why)
+        } else {
+            hop
+        }
     }
 
     /// Over both families of addresses, as far as both ends have them.

@@ -147,7 +147,7 @@ impl Part {
     /// What the manifest says, apart from what the kernel has.
     fn written(&self, workload: &Name, rows: &[Row], direction: Direction, flow: &Flow) -> Consent {
         let map = self.membership.map.borrow().clone();
-        let directory = self.directory.borrow().clone();
+        let directory = self.membership.directory.borrow().clone();
         let view = View::new(map.as_deref(), self.membership.capsule, rows, &directory);
         let Some((subject, world)) = view.subject(workload).zip(view.world()) else {
             return Consent::default();

@@ -8,9 +8,13 @@
 use capsule_fabric::{
     MEMBER_PORT,
     map::{AddressPlan, Addresses, Change, NewMember, PublicKey, Slot},
+    policy::{Direction, Flow},
 };
+use capsule_proto::reference::Request;
+use nix::sys::socket::{getsockopt, sockopt::TcpMaxSeg};
 
 use super::*;
+use crate::{network::fabric::removal, sys::nft};
 
 const LINK: &str = "cw-a3f2c0de";
 
@@ -341,6 +345,57 @@ fn root_what_was_refused_is_told_with_who_and_what_would_allow_it() {
             "Receiver web@b 80 allowFrom of db@a: web@b:80/tcp",
         ];
         assert!(wanted.iter().all(|wanted| told.iter().any(|told| told == wanted)), "{told:#?}");
+    });
+}
+
+#[test]
+fn root_consent_is_what_the_kernel_has_and_names_the_reference() {
+    story(async || {
+        let (capsule, b) = Capsule::in_fabric().await;
+        let (db, db_at) = capsule.run_in_fabric("db", spec(&[], &["web@b:5000-6000", "*@b:80"])).await;
+        db.echo("[::]:5432");
+        let from = |source: &str, port| {
+            let source: IpAddr = source.parse().unwrap();
+            let to = if source.is_ipv4() { db_at.ipv4.into() } else { db_at.ipv6.into() };
+            Flow::new(source, to, Request::Tcp(port)).unwrap()
+        };
+        let name = "db".parse().unwrap();
+        let consent = async |flow| capsule.network.consent(&name, Direction::In, flow).await.unwrap();
+        for web in ["100.64.4.2", "fd12:3456:789a:1::2"] {
+            let told = consent(from(web, 5432)).await;
+            assert_eq!(told.reference.unwrap().to_string(), "web@b:5000-6000/tcp");
+            assert!(told.allowed && told.references.len() == 2);
+            let told = consent(from(web, 81)).await;
+            assert!(!told.allowed && told.reference.is_none());
+        }
+        // A rule of all workloads is none of the capsule itself.
+        assert!(consent(from("100.64.4.3", 80)).await.allowed);
+        assert!(!consent(from("100.64.4.1", 80)).await.allowed);
+        capsule.allow("db", spec(&[], &["web@b:5432"])).await;
+        assert!(b.ask(&at(db_at, 5432)[0]).is_some());
+        let told = consent(from("100.64.4.2", 5432)).await;
+        assert!(told.allowed && told.passed > 0, "{told:?}");
+        nft::apply(&removal(&capsule.network.inner.layout)).await.unwrap();
+        let told = consent(from("100.64.4.2", 5432)).await;
+        assert!(!told.allowed && told.reference.is_some(), "somebody took the filter away");
+    });
+}
+
+/// What a connection carries at most in one packet, when its other end allows this much.
+#[test]
+fn root_segments_of_tcp_fit_the_link() {
+    story(async || {
+        let (capsule, b) = Capsule::in_fabric().await;
+        let (web, _) = capsule.run_in_fabric("web", spec(&["web@b:80"], &[])).await;
+        ip(&format!("link set {LINK} mtu 1400"));
+        for (to, headers) in [("100.64.4.2:80", 40), ("[fd12:3456:789a:1::2]:80", 60)] {
+            let listener = b.inside(|| TcpListener::bind("[::]:80").unwrap());
+            let _asking = web.inside(|| TcpStream::connect(to).unwrap());
+            let (answering, _) = listener.accept().unwrap();
+            let largest = getsockopt(&answering, TcpMaxSeg).unwrap();
+            // Timestamps take their part of it (RFC 6691).
+            assert!((1400 - headers - 12..=1400 - headers).contains(&largest), "{to}: {largest}");
+        }
     });
 }
 
