@@ -64,7 +64,7 @@ async fn shells_complete_live_names_and_wait_for_no_dead_capsule() -> Result<()>
     a.apply(&(echo("web", "") + "---\n" + &echo("worker", ""))).await?;
     a.apply("kind: Volume\nname: data\nsize: 16M\n").await?;
     b.apply(&echo("wiki", "")).await?;
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["-c", ""], &["a", "b"]),
         (&["-c", "a,"], &["a,b"]),
         (&["-c", "a", "logs", ""], &["web", "worker"]),
@@ -73,6 +73,7 @@ async fn shells_complete_live_names_and_wait_for_no_dead_capsule() -> Result<()>
         (&["-c", "a", "workload", "stop", "wo"], &["worker"]),
         (&["-c", "a", "volume", "resize", ""], &["data"]),
         (&["context", "use", ""], &["a", "b"]),
+        (&["fabric", "explain", "w"], &["web@a", "wiki@b", "worker@a"]),
     ];
     for (words, expected) in cases {
         for shell in ["bash", "zsh", "fish"] {
