@@ -36,7 +36,7 @@ const COST: Limit = Limit::AtLeast(0.98);
 const NAMED: u32 = 500;
 
 /// From references to a loaded table, in a network namespace of its own.
-pub async fn load(effort: Effort) -> Result<Vec<Row>> {
+pub fn load(effort: Effort) -> Result<Vec<Row>> {
     let place = Underlay::new(1)?;
     let world = Fabric::new()?;
     let mut samples = Samples::default();
