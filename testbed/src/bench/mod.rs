@@ -66,6 +66,11 @@ pub const ALL: &[Bench] = &[
     Bench { name: "mesh-udp", about: "datagrams and pings through it", run: |e| Box::pin(mesh::udp(e)) },
     Bench { name: "mesh-eight", about: "eight of its peers at once", run: |e| Box::pin(mesh::eight(e)) },
     Bench {
+        name: "mesh-kernel",
+        about: "TCP through WireGuard in the kernel",
+        run: |e| Box::pin(fabric::kernel::run(e)),
+    },
+    Bench {
         name: "rules-load",
         about: "ten thousand rules put in force",
         run: |e| Box::pin(std::future::ready(fabric::rules::load(e))),
@@ -79,6 +84,11 @@ pub const ALL: &[Bench] = &[
     Bench { name: "enroll", about: "32 capsules into a fabric", run: |e| Box::pin(fabric::enroll::run(e)) },
     Bench { name: "known", about: "memory for a large fabric", run: |e| Box::pin(fabric::memory::run(e)) },
 ];
+
+/// What the bench mesh-kernel measures in a guest, in JSON.
+pub async fn kernel_figures(rounds: usize) -> Result<String> {
+    fabric::kernel::figures(rounds).await
+}
 
 /// Runs the benches of these names, all where there is none, and tells of each as it is done.
 pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {

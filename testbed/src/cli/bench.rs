@@ -40,3 +40,8 @@ impl BenchArgs {
         Ok(())
     }
 }
+
+/// Prints the figures of the bench mesh-kernel, for whoever runs this in a guest.
+pub async fn kernel_figures(rounds: usize) -> Result<()> {
+    say(bench::kernel_figures(rounds).await?)
+}

@@ -35,6 +35,9 @@ enum Command {
     Status(status::Status),
     /// Measure against peers, in one interleaved run
     Bench(bench::BenchArgs),
+    /// What the bench mesh-kernel runs in a guest
+    #[command(hide = true)]
+    KernelFigures { rounds: usize },
     /// Write a fixture image as an archive
     Image(image::ImageArgs),
 }
@@ -72,6 +75,7 @@ impl Cli {
             Command::Down(down) => down.run(),
             Command::Status(status::Status {}) => status::Status::run(),
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
+            Command::KernelFigures { rounds } => runtime()?.block_on(bench::kernel_figures(rounds)),
             Command::Env(env) => env.run(),
             Command::Image(image) => image.run(),
         }

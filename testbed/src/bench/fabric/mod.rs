@@ -2,9 +2,10 @@
 //! needs for it.
 //!
 //! [`pair`]: two workloads that may speak to each other, which the benches of [`super::mesh`] use
-//! too; [`rules`], [`ready`], [`enroll`], [`memory`]: one bench each.
+//! too; [`rules`], [`ready`], [`enroll`], [`memory`], [`kernel`]: one bench each.
 
 pub mod enroll;
+pub mod kernel;
 pub mod memory;
 pub mod pair;
 pub mod ready;

@@ -1,0 +1,154 @@
+//! The fabric over the kernel's WireGuard, with ten thousand rules, beside the same WireGuard that is
+//! set up by hand.
+//!
+//! Where this host's kernel has none, a guest whose kernel has it measures: there everything takes
+//! ten times as long, and what the packet filter costs weighs as much beside the cipher as it does
+//! elsewhere.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{enroll_all, pair::Pair};
+use crate::{
+    bench::{
+        Effort,
+        mesh::tool::Server,
+        peer,
+        report::{Limit, Row},
+        stats::Samples,
+    },
+    guest::Guest,
+    scenario::Fleet,
+    sys::{self, link, netns},
+    wireguard::{Family, MTU, Mesh, device::Make, underlay::Underlay},
+};
+
+const RULES: usize = 10_000;
+const ROUNDS: usize = 6;
+/// Of ours to what is set up by hand.
+const LIMIT: Limit = Limit::AtLeast(0.97);
+/// For a guest.
+const GUEST_LIMIT: Duration = Duration::from_secs(230);
+/// The interface of a namespace behind a node.
+const INNER: &str = "eth0";
+
+/// Mbit/s of one TCP stream, by contestant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Figures {
+    fabric: Vec<f64>,
+    by_hand: Vec<f64>,
+    hosts: Vec<f64>,
+}
+
+/// One TCP stream between workloads.
+pub async fn run(effort: Effort) -> Result<Vec<Row>> {
+    let rounds = effort.rounds(ROUNDS);
+    let (figures, place) = if has_wireguard()? {
+        (measure(rounds).await?, "")
+    } else {
+        (tokio::task::spawn_blocking(move || in_guest(rounds)).await??, ", emulated")
+    };
+    let [fabric, by_hand, hosts] = [figures.fabric, figures.by_hand, figures.hosts].map(Samples::from_iter);
+    let what = format!("one TCP stream, kernel WireGuard, {RULES} rules at both ends{place}");
+    let row = |peer: &str, samples, limit| {
+        Row::against(&what, "Mbit/s", &fabric, &(peer.to_owned(), samples), limit)
+    };
+    Ok(vec![row("by hand", by_hand, LIMIT), row("by hand, between hosts", hosts, Limit::None)])
+}
+
+/// What [`run`] measures in a guest, in JSON.
+pub async fn figures(rounds: usize) -> Result<String> {
+    serde_json::to_string(&measure(rounds).await?).context("the figures cannot be written")
+}
+
+/// Whether this kernel has WireGuard.
+fn has_wireguard() -> Result<bool> {
+    let place = Underlay::new(1)?;
+    Ok(link::batch_in(&place.namespace(0), "link add probe type wireguard\n").is_ok())
+}
+
+fn in_guest(rounds: usize) -> Result<Figures> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["kernel-figures", &rounds.to_string()]);
+    let outcome = Guest::find()?.run(&sys::show(&command), GUEST_LIMIT)?;
+    let figures = outcome.output.lines().rfind(|line| line.starts_with('{'));
+    ensure!(outcome.code == 0, "it failed in the guest:\n{}", outcome.output);
+    let figures = figures.with_context(|| format!("the guest tells no figures:\n{}", outcome.output))?;
+    serde_json::from_str(figures).context("the guest's figures cannot be read")
+}
+
+async fn measure(rounds: usize) -> Result<Figures> {
+    peer::require(&["iperf3", "wg"])?;
+    let fleet = Fleet::netns(2).await?;
+    enroll_all(&fleet).await?;
+    let pair = Pair::start(&fleet, ["a", "b"], RULES).await?;
+    ensure!(pair.devices.is_empty(), "the agents do not use the kernel's WireGuard: {:?}", pair.devices);
+    let mesh = Mesh::start(&[Make::Kernel, Make::Kernel], Family::V4)?;
+    let behind = [Behind::new(&mesh, 0)?, Behind::new(&mesh, 1)?];
+    let (near, far) = (mesh.node(0), mesh.node(1));
+    let contestants = [
+        (pair.namespaces[0].clone(), Server::start(&pair.namespaces[1], pair.address).await?),
+        (behind[0].namespace.clone(), Server::start(&behind[1].namespace, behind[1].address.parse()?).await?),
+        (near.namespace.clone(), Server::start(&far.namespace, far.inside[0]).await?),
+    ];
+    let mut figures = <[Vec<f64>; 3]>::default();
+    for round in 0..=rounds {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let (from, server) = &contestants[at];
+            let run = server.tcp(from, &[]).await?;
+            if round > 0 {
+                figures[at].push(run.megabits);
+            }
+        }
+    }
+    fleet.passed();
+    let [fabric, by_hand, hosts] = figures;
+    Ok(Figures { fabric, by_hand, hosts })
+}
+
+/// A namespace on a bridge of a node's, as a workload is, which its peer reaches.
+struct Behind {
+    namespace: String,
+    address: String,
+}
+
+impl Behind {
+    /// Behind the node at this place, with a way there for the other node.
+    fn new(mesh: &Mesh, at: usize) -> Result<Self> {
+        let (node, other) = (mesh.node(at), mesh.node(1 - at));
+        let behind = Self { namespace: format!("{}-in", node.namespace), address: format!("10.78.{at}.2") };
+        netns::ensure(&behind.namespace)?;
+        let Self { namespace, address } = &behind;
+        sys::run(netns::command(&node.namespace, "sysctl").args(["-qw", "net.ipv4.ip_forward=1"]), "")?;
+        link::batch_in(
+            &node.namespace,
+            &format!(
+                "link add inner type bridge\naddress add 10.78.{at}.1/24 dev inner\nlink set inner mtu {MTU} up\n\
+                 link add port type veth peer name {INNER} netns {namespace}\n\
+                 link set port mtu {MTU} master inner up\n"
+            ),
+        )?;
+        link::batch_in(
+            namespace,
+            &format!(
+                "link set lo up\naddress add {address}/24 dev {INNER}\nlink set {INNER} mtu {MTU} up\n\
+                 route add default via 10.78.{at}.1\n"
+            ),
+        )?;
+        let allowed = format!("{}/32,10.78.{at}.0/24", node.inside[0]);
+        other.wg(&["set", "peer", &node.public_key, "allowed-ips", &allowed])?;
+        link::batch_in(&other.namespace, &format!("route add 10.78.{at}.0/24 dev {}\n", other.interface))?;
+        Ok(behind)
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        if let Err(error) = netns::remove(&self.namespace) {
+            eprintln!("network namespace {} stays: {error:#}", self.namespace);
+        }
+    }
+}
