@@ -67,3 +67,50 @@ fn lines(walk: &Walk) -> Vec<String> {
     lines.extend(walk.notes.iter().cloned());
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use capsule_proto::v1::{ExplainResponse, FabricHop, FabricHopKind as Kind, FabricVerdict};
+
+    use super::{super::walk::Side, *};
+
+    fn told(hops: Vec<FabricHop>, silent: &str) -> Vec<String> {
+        let answer = ExplainResponse { member: "a".into(), generation: 1, hops };
+        let sender = Side { capsule: "a".into(), answer: Ok(answer.clone()), is_known: true };
+        let answer = if silent.is_empty() { Ok(answer) } else { Err(silent.to_owned()) };
+        let receiver = Side { capsule: "b".into(), answer, is_known: true };
+        lines(&Walk::new(&"web@a".parse().unwrap(), &"db@b:53/udp".parse().unwrap(), &sender, &receiver))
+    }
+
+    fn hop(kind: Kind, verdict: FabricVerdict) -> FabricHop {
+        let (why, remedy) = ("it is so".into(), "do this".into());
+        FabricHop { kind: kind.into(), verdict: verdict.into(), why, remedy, known: Vec::new() }
+    }
+
+    fn all(verdict: FabricVerdict) -> Vec<FabricHop> {
+        let kinds = (1..).map_while(|kind| Kind::try_from(kind).ok());
+        kinds.map(|kind| hop(kind, verdict)).collect()
+    }
+
+    #[test]
+    fn what_it_comes_to_is_one_line_with_its_remedy_on_the_next() {
+        assert_eq!(told(all(FabricVerdict::Ok), ""), ["every hop passes: web@a reaches db@b:53/udp"]);
+        assert_eq!(
+            told(all(FabricVerdict::Fails), ""),
+            ["the first that fails is source on a: it is so", "to mend it: do this"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_named_with_who_did_not_answer() {
+        let mut hops = all(FabricVerdict::Ok);
+        hops.retain(|hop| ![Kind::AllowFrom, Kind::Socket].contains(&hop.kind()));
+        assert_eq!(
+            told(hops, "no route"),
+            [
+                "no hop fails, but whether web@a reaches db@b:53/udp cannot be told without allowFrom, socket",
+                "b did not answer: no route"
+            ]
+        );
+    }
+}
