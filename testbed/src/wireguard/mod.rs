@@ -4,8 +4,10 @@
 //! - [`underlay`]: namespaces and the wires between them;
 //! - [`device`]: one device of any make, started there;
 //! - [`Mesh`]: several of them, everyone a peer of everyone;
+//! - [`behind`]: what a workload has before it, made by hand;
 //! - [`stream`]: bytes through it that must arrive as they were sent.
 
+pub mod behind;
 pub mod device;
 pub mod stream;
 pub mod underlay;

@@ -21,8 +21,8 @@ use crate::{
     },
     guest::Guest,
     scenario::Fleet,
-    sys::{self, link, netns},
-    wireguard::{Family, MTU, Mesh, device::Make, underlay::Underlay},
+    sys::{self, link},
+    wireguard::{Family, Mesh, behind::Behind, device::Make, underlay::Underlay},
 };
 
 const RULES: usize = 10_000;
@@ -31,8 +31,6 @@ const ROUNDS: usize = 6;
 const LIMIT: Limit = Limit::AtLeast(0.97);
 /// For a guest.
 const GUEST_LIMIT: Duration = Duration::from_secs(230);
-/// The interface of a namespace behind a node.
-const INNER: &str = "eth0";
 
 /// Mbit/s of one TCP stream, by contestant.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -90,7 +88,7 @@ async fn measure(rounds: usize) -> Result<Figures> {
     let (near, far) = (mesh.node(0), mesh.node(1));
     let contestants = [
         (pair.namespaces[0].clone(), Server::start(&pair.namespaces[1], pair.address).await?),
-        (behind[0].namespace.clone(), Server::start(&behind[1].namespace, behind[1].address.parse()?).await?),
+        (behind[0].namespace.clone(), Server::start(&behind[1].namespace, behind[1].address).await?),
         (near.namespace.clone(), Server::start(&far.namespace, far.inside[0]).await?),
     ];
     let mut figures = <[Vec<f64>; 3]>::default();
@@ -107,48 +105,4 @@ async fn measure(rounds: usize) -> Result<Figures> {
     fleet.passed();
     let [fabric, by_hand, hosts] = figures;
     Ok(Figures { fabric, by_hand, hosts })
-}
-
-/// A namespace on a bridge of a node's, as a workload is, which its peer reaches.
-struct Behind {
-    namespace: String,
-    address: String,
-}
-
-impl Behind {
-    /// Behind the node at this place, with a way there for the other node.
-    fn new(mesh: &Mesh, at: usize) -> Result<Self> {
-        let (node, other) = (mesh.node(at), mesh.node(1 - at));
-        let behind = Self { namespace: format!("{}-in", node.namespace), address: format!("10.78.{at}.2") };
-        netns::ensure(&behind.namespace)?;
-        let Self { namespace, address } = &behind;
-        sys::run(netns::command(&node.namespace, "sysctl").args(["-qw", "net.ipv4.ip_forward=1"]), "")?;
-        link::batch_in(
-            &node.namespace,
-            &format!(
-                "link add inner type bridge\naddress add 10.78.{at}.1/24 dev inner\nlink set inner mtu {MTU} up\n\
-                 link add port type veth peer name {INNER} netns {namespace}\n\
-                 link set port mtu {MTU} master inner up\n"
-            ),
-        )?;
-        link::batch_in(
-            namespace,
-            &format!(
-                "link set lo up\naddress add {address}/24 dev {INNER}\nlink set {INNER} mtu {MTU} up\n\
-                 route add default via 10.78.{at}.1\n"
-            ),
-        )?;
-        let allowed = format!("{}/32,10.78.{at}.0/24", node.inside[0]);
-        other.wg(&["set", "peer", &node.public_key, "allowed-ips", &allowed])?;
-        link::batch_in(&other.namespace, &format!("route add 10.78.{at}.0/24 dev {}\n", other.interface))?;
-        Ok(behind)
-    }
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        if let Err(error) = netns::remove(&self.namespace) {
-            eprintln!("network namespace {} stays: {error:#}", self.namespace);
-        }
-    }
 }

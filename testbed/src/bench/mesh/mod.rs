@@ -17,7 +17,7 @@ use super::{
 use crate::{
     scenario::Fleet,
     sys::process::Process,
-    wireguard::{Family, Mesh, device::Make, underlay::Underlay},
+    wireguard::{Family, Mesh, behind::Behind, device::Make, underlay::Underlay},
 };
 
 const ROUNDS: usize = 5;
@@ -44,6 +44,8 @@ struct Contestant {
 enum Between {
     Wire(Underlay),
     Tunnel(Mesh),
+    /// The same with a bridge and a veth at each end, as workloads have them.
+    Behind([Behind; 2], Mesh),
     /// Workloads of two capsules, with their policies.
     Fabric(Pair),
 }
@@ -64,10 +66,17 @@ impl Contestant {
         Self::new(name, Between::Tunnel(Mesh::start(&[make.clone(), make], Family::V4)?)).await
     }
 
+    async fn behind(name: &'static str, make: Make) -> Result<Self> {
+        let mesh = Mesh::start(&[make.clone(), make], Family::V4)?;
+        let ends = [Behind::new(&mesh, 0)?, Behind::new(&mesh, 1)?];
+        Self::new(name, Between::Behind(ends, mesh)).await
+    }
+
     async fn new(name: &'static str, between: Between) -> Result<Self> {
         let (namespace, address) = match &between {
             Between::Wire(wire) => (wire.namespace(1), wire.addresses(1)[0]),
             Between::Tunnel(mesh) => (mesh.node(1).namespace.clone(), mesh.node(1).inside[0]),
+            Between::Behind(ends, _) => (ends[1].namespace.clone(), ends[1].address),
             Between::Fabric(pair) => (pair.namespaces[1].clone(), pair.address),
         };
         let server = Server::start(&namespace, address).await?;
@@ -78,6 +87,7 @@ impl Contestant {
         match &self.between {
             Between::Wire(wire) => wire.namespace(0),
             Between::Tunnel(mesh) => mesh.node(0).namespace.clone(),
+            Between::Behind(ends, _) => ends[0].namespace.clone(),
             Between::Fabric(pair) => pair.namespaces[0].clone(),
         }
     }
@@ -85,7 +95,9 @@ impl Contestant {
     fn devices(&self) -> Result<Vec<Process>> {
         match &self.between {
             Between::Wire(_) => Ok(Vec::new()),
-            Between::Tunnel(mesh) => mesh.nodes.iter().map(|node| node.device.process()).collect(),
+            Between::Tunnel(mesh) | Between::Behind(_, mesh) => {
+                mesh.nodes.iter().map(|node| node.device.process()).collect()
+            }
             Between::Fabric(pair) => Ok(pair.devices.clone()),
         }
     }
@@ -154,6 +166,10 @@ pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
 pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(2).await?;
     let mut contestants = contestants(&fleet).await?;
+    contestants.push(Contestant::behind(GO_BEHIND, newest_go()).await?);
+    if let Some(boringtun) = Make::boringtun() {
+        contestants.push(Contestant::behind(BORINGTUN_BEHIND, boringtun).await?);
+    }
     for round in 0..=effort.rounds(ROUNDS) {
         let count = contestants.len();
         for place in 0..count {
@@ -162,16 +178,15 @@ pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
         }
     }
     fleet.passed();
-    let resident =
-        rows(&contestants, "a device after a flood, resident", "MiB", GO, RSS, |figures| &figures.resident);
-    Ok([
-        rows(&contestants, "flood of 1372-byte datagrams, received", "Mbit/s", GO, UDP, |figures| {
-            &figures.udp
-        }),
-        rows(&contestants, "ping, average", "µs", BORINGTUN, PING, |figures| &figures.ping),
-        resident,
-    ]
-    .concat())
+    // Of packets that nobody joins, bridge and veth cost as much as a device: like beside like.
+    let [flood, ping, resident] =
+        ["flood of 1372-byte datagrams, received", "ping, average", "a device after a flood, resident"];
+    let mut all = rows(&contestants, flood, "Mbit/s", GO_BEHIND, UDP, |figures| &figures.udp);
+    all.extend(alone(&contestants, flood, "Mbit/s", GO, UDP, |figures| &figures.udp));
+    all.extend(rows(&contestants, ping, "µs", BORINGTUN_BEHIND, PING, |figures| &figures.ping));
+    all.extend(alone(&contestants, ping, "µs", BORINGTUN, PING, |figures| &figures.ping));
+    all.extend(rows(&contestants, resident, "MiB", GO, RSS, |figures| &figures.resident));
+    Ok(all)
 }
 
 /// Eight peers active at once beside one.
@@ -205,20 +220,26 @@ pub async fn eight(effort: Effort) -> Result<Vec<Row>> {
 /// Rules of each policy between our workloads, so that sets of every shape are looked up.
 const RULES: usize = 10;
 const OURS: &str = "ours";
+const ALONE: &str = "our device alone";
 const GO: &str = "wireguard-go";
+const GO_BEHIND: &str = "wireguard-go, bridge and veth";
 const BORINGTUN: &str = "boringtun-cli";
+const BORINGTUN_BEHIND: &str = "boringtun-cli, bridge and veth";
+
+fn newest_go() -> Make {
+    Make::newer_wireguard_go().unwrap_or_else(Make::wireguard_go)
+}
 
 /// Ours are workloads with their policies, beside devices that do nothing else.
 async fn contestants(fleet: &Fleet) -> Result<Vec<Contestant>> {
     peer::require(&["iperf3", "ping", "wg"])?;
     fabric::enroll_all(fleet).await?;
     let pair = Pair::start(fleet, ["a", "b"], RULES).await?;
-    let go = Make::newer_wireguard_go().unwrap_or_else(Make::wireguard_go);
     let mut contestants = vec![
         Contestant::new("bare wire", Between::Wire(Underlay::new(2)?)).await?,
         Contestant::new(OURS, Between::Fabric(pair)).await?,
-        Contestant::device("our device alone", Make::ours()).await?,
-        Contestant::device(GO, go).await?,
+        Contestant::device(ALONE, Make::ours()).await?,
+        Contestant::device(GO, newest_go()).await?,
     ];
     if let Some(boringtun) = Make::boringtun() {
         contestants.push(Contestant::device(BORINGTUN, boringtun).await?);
@@ -235,13 +256,28 @@ fn rows(
     limit: Limit,
     of: impl Fn(&Figures) -> &Samples,
 ) -> Vec<Row> {
+    let of = |contestant: &Contestant| of(&contestant.figures).clone();
     let Some(ours) = contestants.iter().find(|contestant| contestant.name == OURS) else { return Vec::new() };
     let others = contestants.iter().filter(|contestant| contestant.name != OURS);
-    let others = others.filter(|contestant| !of(&contestant.figures).is_empty());
+    let others = others.filter(|contestant| !of(contestant).is_empty());
     let row = |other: &Contestant| {
         let limit = if other.name == judge { limit } else { Limit::None };
-        let figures = (other.name.to_owned(), of(&other.figures).clone());
-        Row::against(what, unit, of(&ours.figures), &figures, limit)
+        Row::against(what, unit, &of(ours), &(other.name.to_owned(), of(other)), limit)
     };
     others.map(row).collect()
+}
+
+/// Our device with nothing else beside another that has nothing else.
+fn alone(
+    contestants: &[Contestant],
+    what: &str,
+    unit: &'static str,
+    judge: &str,
+    limit: Limit,
+    of: impl Fn(&Figures) -> &Samples,
+) -> Option<Row> {
+    let find = |name: &str| contestants.iter().find(|contestant| contestant.name == name);
+    let (ours, other) = (find(ALONE)?, find(judge)?);
+    let peer = (judge.to_owned(), of(&other.figures).clone());
+    Some(Row::against(&format!("{what}, {ALONE}"), unit, of(&ours.figures), &peer, limit))
 }
