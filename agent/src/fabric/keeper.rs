@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{
     Fabric,
     link::Link,
-    peering::{Locations, Maps, Peering, PeeringParts, ReachOfAll, RemoteLocations, Wire},
+    peering::{Locations, Maps, Pairs, Peering, PeeringParts, ReachOfAll, RemoteLocations, Wire},
     table, taken,
 };
 use crate::store::Store;
@@ -45,6 +45,7 @@ impl Fabric {
             wire: Arc::new(link),
             maps: Arc::new(self.clone()),
             relay_port: self.0.config.port.wrapping_add(1),
+            relayed: Pairs::default(),
             workloads,
             local: local.subscribe(),
             directory: self.0.heard.directory.clone(),

@@ -13,7 +13,9 @@ use crate::{
     },
 };
 
-/// Prefixes that a fabric must not overlap; those of the fabric's own link do not count.
+/// Prefixes that a fabric must not overlap. Those of the fabric's own link do not count, nor single
+/// addresses on a bridge: workloads have them, and those in a fabric that was just left go a moment
+/// later than its link.
 pub(super) async fn prefixes(own_link: String) -> Result<Vec<Prefix>, FabricError> {
     let look = || {
         let mut netlink = Netlink::open()?;
@@ -22,7 +24,8 @@ pub(super) async fn prefixes(own_link: String) -> Result<Vec<Prefix>, FabricErro
     let look = move || look().map_err(FabricError::kernel("list the host's routes"));
     let (links, routes) = blocking(look).await?;
     let own = links.iter().find(|link| link.name == own_link).map(|link| link.index);
-    Ok(taken(own, &routes))
+    let bridges = links.iter().filter(|link| link.name.starts_with(BRIDGE_PREFIX)).map(|link| link.index);
+    Ok(taken(own, &bridges.collect(), &routes))
 }
 
 /// Addresses at which others may find this host, IPv4 first.
@@ -36,9 +39,14 @@ pub(super) async fn addresses() -> Result<Vec<IpAddr>, FabricError> {
     Ok(reachable(&links, &addresses))
 }
 
-fn taken(own: Option<u32>, routes: &[Route]) -> Vec<Prefix> {
+fn taken(own: Option<u32>, bridges: &BTreeSet<u32>, routes: &[Route]) -> Vec<Prefix> {
     let foreign = routes.iter().filter(|route| own.is_none() || route.link != own);
-    let routes = foreign.filter(|route| route.prefix > 0 && is_global(route.destination));
+    let is_workloads = |route: &Route| {
+        let whole = if route.destination.is_ipv4() { 32 } else { 128 };
+        route.prefix == whole && route.link.is_some_and(|link| bridges.contains(&link))
+    };
+    let routes = foreign.filter(|route| !is_workloads(route));
+    let routes = routes.filter(|route| route.prefix > 0 && is_global(route.destination));
     let all: BTreeSet<Prefix> = routes.map(|route| Prefix::around(route.destination, route.prefix)).collect();
     let is_within = |inner: &Prefix, outer: &Prefix| outer.length() < inner.length() && outer.overlaps(inner);
     all.iter().filter(|prefix| !all.iter().any(|outer| is_within(prefix, outer))).copied().collect()
@@ -86,11 +94,19 @@ mod tests {
             "192.168.1.0/24",
             "192.168.1.7/32",
         ];
-        let found = taken(None, &routes.map(route));
+        let found = taken(None, &BTreeSet::new(), &routes.map(route));
         assert_eq!(
             found.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.0.0.0/8", "192.168.1.0/24", "fd00::/64"]
         );
-        assert_eq!(taken(Some(2), &routes.map(route)), []);
+        assert_eq!(taken(Some(2), &BTreeSet::new(), &routes.map(route)), []);
+    }
+
+    #[test]
+    fn addresses_of_workloads_are_not_taken_but_their_bridge_s_subnet_is() {
+        let routes = ["172.20.0.0/24", "172.20.0.7/32", "100.64.0.2/32", "fd12::2/128"].map(route);
+        let found = taken(None, &BTreeSet::from([2]), &routes);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["172.20.0.0/24"]);
+        assert_eq!(taken(None, &BTreeSet::new(), &routes).len(), 3, "elsewhere they are somebody's");
     }
 }

@@ -26,6 +26,8 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 pub const TRIAL: Duration = Duration::from_secs(1);
 /// The same by a relay, which first has to call the other side.
 pub const RELAY_TRIAL: Duration = Duration::from_secs(3);
+/// The same while a relay works: what is sent meanwhile is lost where the candidate leads nowhere.
+pub const RETRY_TRIAL: Duration = Duration::from_millis(500);
 /// How often a relayed peer is tried directly.
 pub const RETRY_DIRECT: Duration = Duration::from_secs(15);
 /// Between rounds through all candidates, while nobody answers: grows up to this.
@@ -96,6 +98,12 @@ impl<R: Copy + PartialEq> Path<R> {
             state: State::Resting { until: now },
             rest: Duration::ZERO,
         }
+    }
+
+    /// A peer that was just heard by this way: another map changes nothing about that.
+    pub fn working(way: Way<R>, now: Instant) -> Self {
+        let state = State::Working { heard: now, retry_direct: now + RETRY_DIRECT };
+        Self { way: Some(way), state, ..Self::new(now) }
     }
 
     /// Where it may be met, the likeliest first, and who may forward. New ones are tried at once
@@ -189,7 +197,12 @@ impl<R: Copy + PartialEq> Path<R> {
     fn try_next(&mut self, now: Instant) -> Step<R> {
         let State::Trying { left, until, back } = &mut self.state else { return Step::Wait(now) };
         if let Some(way) = left.pop() {
-            *until = now + if matches!(way, Way::Direct(_)) { TRIAL } else { RELAY_TRIAL };
+            *until = now
+                + match way {
+                    Way::Direct(_) if back.is_some() => RETRY_TRIAL,
+                    Way::Direct(_) => TRIAL,
+                    Way::Relayed(..) => RELAY_TRIAL,
+                };
             self.way = Some(way);
             return Step::Take(way);
         }

@@ -144,3 +144,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_way_that_worked_under_the_map_before_goes_on() {
+    let mut world = World::new(&[1], &[9], |way| way == relayed(9));
+    world.path = Path::working(relayed(9), world.now);
+    assert!(world.path.works());
+    assert_eq!(world.path.way(), Some(relayed(9)));
+    world.path.set_candidates(vec![at(1)], Vec::new(), world.now);
+    world.path.moved(at(9));
+    assert_eq!(world.path.next(world.now), Step::Wait(world.now + DEAD_AFTER), "nothing is tried anew");
+    assert_eq!(world.path.way(), Some(relayed(9)));
+}

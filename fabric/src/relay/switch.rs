@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -82,6 +82,13 @@ impl Switch {
             spoken.retain(|(of, _)| *of != pair);
             !spoken.is_empty()
         });
+    }
+
+    /// Closes the pairs in which somebody else than these speaks.
+    pub fn retain(&mut self, members: &HashSet<[u8; 32]>) {
+        let gone = self.pairs.keys().filter(|pair| !pair.0.iter().all(|member| members.contains(member)));
+        let gone: Vec<Pair> = gone.copied().collect();
+        gone.into_iter().for_each(|pair| self.close(pair));
     }
 
     /// How many pairs are open.
@@ -273,6 +280,9 @@ mod tests {
         assert_eq!(switch.len(), MAX_PAIRS);
         switch.open(key(1), key(2), now + IDLE + Duration::from_secs(1));
         assert_eq!(switch.len(), 1);
+        switch.open(key(1), key(3), now + IDLE + Duration::from_secs(1));
+        switch.retain(&HashSet::from([key(1).0, key(2).0]));
+        assert_eq!(switch.len(), 1, "whose member is gone");
         let (one, two) = (key(1).0, key(2).0);
         switch.close(Pair::new(two, one).unwrap());
         assert!(switch.is_empty() && Pair::new(one, one).is_none());

@@ -42,7 +42,7 @@ use self::{
     probe::Prober,
     talkers::Talkers,
 };
-pub use self::{paths::Reach, probe::Quality};
+pub use self::{forwarder::Pairs, paths::Reach, probe::Quality};
 
 /// Messages to the task that finds paths, on their way.
 const BACKLOG: usize = 256;
@@ -127,6 +127,8 @@ pub struct PeeringParts {
     pub maps: Arc<dyn Maps>,
     /// UDP port of the relay, where this capsule is one.
     pub relay_port: u16,
+    /// Who talks by it.
+    pub relayed: Pairs,
     /// The capsule's own workloads in the fabric.
     pub workloads: watch::Receiver<Locations>,
     /// Addresses of the capsule's own links, with WireGuard's port.
@@ -171,8 +173,13 @@ impl Peering {
     pub async fn start(parts: PeeringParts, signed: SignedMap) -> io::Result<Option<Self>> {
         let Some(here) = Neighbourhood::new(signed, parts.capsule).map(Arc::new) else { return Ok(None) };
         let (mut tasks, over) = (JoinSet::new(), CancellationToken::new());
-        let forwarder =
-            if here.relay { Some(Forwarder::start(parts.relay_port, &mut tasks).await?) } else { None };
+        let members = here.signed.map().members().iter().map(|member| *member.public_key.bytes());
+        parts.relayed.retain(&members.filter(|_| here.relay).collect());
+        let forwarder = if here.relay {
+            Some(Forwarder::start(parts.relay_port, parts.relayed, &mut tasks).await?)
+        } else {
+            None
+        };
         let (answered, answers) = mpsc::channel(BACKLOG);
         let prober = Prober::start(here.ipv4, answered, &mut tasks)?;
         let (heard, all_heard) = mpsc::channel(BACKLOG);

@@ -96,7 +96,7 @@ impl PathFinder {
         let known = self.neighbourhood.peers.iter().map(|(name, peer)| Known {
             name: name.clone(),
             peer: peer.clone(),
-            path: Path::new(now),
+            path: self.way_before(name).map_or_else(|| Path::new(now), |way| Path::working(way, now)),
             listed: Vec::new(),
             told: Vec::new(),
             relay_port: 0,
@@ -108,6 +108,18 @@ impl PathFinder {
         self.prober.set_peers(&addresses);
         let by_address = addresses.into_iter().enumerate().map(|(at, address)| (address, at)).collect();
         Finder { all: self, known, by_address }.run().await;
+    }
+
+    /// How the peer was reached until the map changed, if it still may be.
+    fn way_before(&self, name: &Name) -> Option<Way<Slot>> {
+        let reach = self.reach.borrow();
+        match reach.get(name).filter(|reach| reach.answers)?.way.as_ref()? {
+            Way::Direct(at) => Some(Way::Direct(*at)),
+            Way::Relayed(relay, at) => {
+                let relay = self.neighbourhood.peers.get(relay).filter(|relay| relay.relay)?;
+                Some(Way::Relayed(relay.slot, *at))
+            }
+        }
     }
 }
 

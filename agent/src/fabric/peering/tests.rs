@@ -89,6 +89,7 @@ impl Capsule {
             wire: Arc::new(NoWire),
             maps: taken.clone(),
             relay_port: 51_900 + u16::from(number),
+            relayed: Pairs::default(),
             workloads: own,
             local: watch::channel(vec![]).1,
             directory: watch::Sender::default(),
