@@ -27,7 +27,7 @@ pub const TRIAL: Duration = Duration::from_secs(1);
 /// The same by a relay, which first has to call the other side.
 pub const RELAY_TRIAL: Duration = Duration::from_secs(3);
 /// The same while a relay works: what is sent meanwhile is lost where the candidate leads nowhere.
-pub const RETRY_TRIAL: Duration = Duration::from_millis(500);
+pub const RETRY_TRIAL: Duration = TRIAL;
 /// How often a relayed peer is tried directly.
 pub const RETRY_DIRECT: Duration = Duration::from_secs(15);
 /// Between rounds through all candidates, while nobody answers: grows up to this.
