@@ -26,10 +26,10 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 pub const TRIAL: Duration = Duration::from_secs(1);
 /// The same by a relay, which first has to call the other side.
 pub const RELAY_TRIAL: Duration = Duration::from_secs(3);
-/// The same while a relay works: what is sent meanwhile is lost where the candidate leads nowhere.
-pub const RETRY_TRIAL: Duration = TRIAL;
-/// How often a relayed peer is tried directly.
-pub const RETRY_DIRECT: Duration = Duration::from_secs(15);
+/// How often a relayed peer is tried directly, by one side of the pair and by the other. Who tries
+/// sends elsewhere than to where the peer speaks from: if both did so each time at once, neither would
+/// ever be answered.
+pub const RETRY_DIRECT: [Duration; 2] = [Duration::from_secs(11), Duration::from_secs(15)];
 /// Between rounds through all candidates, while nobody answers: grows up to this.
 pub const MAX_REST: Duration = Duration::from_secs(15);
 
@@ -86,24 +86,27 @@ pub struct Path<R> {
     way: Option<Way<R>>,
     state: State<R>,
     rest: Duration,
+    /// One of [`RETRY_DIRECT`].
+    retry: Duration,
 }
 
 impl<R: Copy + PartialEq> Path<R> {
-    /// A peer of which nothing has been heard.
-    pub fn new(now: Instant) -> Self {
+    /// A peer of which nothing has been heard; `retry` is this side's of [`RETRY_DIRECT`].
+    pub fn new(retry: Duration, now: Instant) -> Self {
         Self {
             direct: Vec::new(),
             relays: Vec::new(),
             way: None,
             state: State::Resting { until: now },
             rest: Duration::ZERO,
+            retry,
         }
     }
 
     /// A peer that was just heard by this way: another map changes nothing about that.
-    pub fn working(way: Way<R>, now: Instant) -> Self {
-        let state = State::Working { heard: now, retry_direct: now + RETRY_DIRECT };
-        Self { way: Some(way), state, ..Self::new(now) }
+    pub fn working(way: Way<R>, retry: Duration, now: Instant) -> Self {
+        let state = State::Working { heard: now, retry_direct: now + retry };
+        Self { way: Some(way), state, ..Self::new(retry, now) }
     }
 
     /// Where it may be met, the likeliest first, and who may forward. New ones are tried at once
@@ -133,7 +136,7 @@ impl<R: Copy + PartialEq> Path<R> {
             State::Working { retry_direct, .. } => retry_direct,
             // A relay that answers during a trial is the way back, not the success.
             State::Trying { until, back: Some(back), .. } if self.way == Some(back) && now < until => return,
-            _ => now + RETRY_DIRECT,
+            _ => now + self.retry,
         };
         self.rest = Duration::ZERO;
         self.state = State::Working { heard: now, retry_direct };
@@ -152,6 +155,14 @@ impl<R: Copy + PartialEq> Path<R> {
     /// The way that packets take, where one is known.
     pub fn way(&self) -> Option<Way<R>> {
         self.way
+    }
+
+    /// The way that is known to work, also while a better one is tried; [`Path::way`] where none does.
+    pub fn proved(&self) -> Option<Way<R>> {
+        match self.state {
+            State::Trying { back: Some(back), .. } => Some(back),
+            _ => self.way,
+        }
     }
 
     /// Whether the peer answers.
@@ -197,18 +208,13 @@ impl<R: Copy + PartialEq> Path<R> {
     fn try_next(&mut self, now: Instant) -> Step<R> {
         let State::Trying { left, until, back } = &mut self.state else { return Step::Wait(now) };
         if let Some(way) = left.pop() {
-            *until = now
-                + match way {
-                    Way::Direct(_) if back.is_some() => RETRY_TRIAL,
-                    Way::Direct(_) => TRIAL,
-                    Way::Relayed(..) => RELAY_TRIAL,
-                };
+            *until = now + if matches!(way, Way::Direct(_)) { TRIAL } else { RELAY_TRIAL };
             self.way = Some(way);
             return Step::Take(way);
         }
         if let Some(back) = *back {
             self.way = Some(back);
-            self.state = State::Working { heard: now, retry_direct: now + RETRY_DIRECT };
+            self.state = State::Working { heard: now, retry_direct: now + self.retry };
             return Step::Take(back);
         }
         self.rest = (self.rest * 2).clamp(TRIAL, MAX_REST);

@@ -27,7 +27,7 @@ struct World {
 impl World {
     fn new(candidates: &[u8], relays: &[u8], answers: fn(Way<u8>) -> bool) -> Self {
         let now = Instant::now();
-        let mut path = Path::new(now);
+        let mut path = Path::new(RETRY_DIRECT[1], now);
         let relays = relays.iter().map(|number| (*number, at(*number))).collect();
         path.set_candidates(candidates.iter().map(|number| at(*number)).collect(), relays, now);
         Self { path, now, answers, taken: Vec::new() }
@@ -148,11 +148,51 @@ proptest! {
 #[test]
 fn a_way_that_worked_under_the_map_before_goes_on() {
     let mut world = World::new(&[1], &[9], |way| way == relayed(9));
-    world.path = Path::working(relayed(9), world.now);
+    world.path = Path::working(relayed(9), RETRY_DIRECT[1], world.now);
     assert!(world.path.works());
     assert_eq!(world.path.way(), Some(relayed(9)));
     world.path.set_candidates(vec![at(1)], Vec::new(), world.now);
     world.path.moved(at(9));
     assert_eq!(world.path.next(world.now), Step::Wait(world.now + DEAD_AFTER), "nothing is tried anew");
     assert_eq!(world.path.way(), Some(relayed(9)));
+}
+
+#[test]
+fn two_sides_that_begin_at_once_do_not_keep_each_other_from_the_direct_way() {
+    let now = Instant::now();
+    let mut sides = RETRY_DIRECT.map(|retry| Path::working(relayed(9), retry, now));
+    for side in &mut sides {
+        side.set_candidates(vec![at(1), at(2), at(3)], vec![(9, at(9))], now);
+    }
+    for quarter in 0..30 * 4 {
+        let now = now + SECOND / 4 * quarter;
+        for side in &mut sides {
+            while let Step::Take(_) = side.next(now) {}
+        }
+        let relays = sides.each_ref().map(|side| side.way() == Some(relayed(9)));
+        for (side, other_relays) in sides.iter_mut().zip([relays[1], relays[0]]) {
+            // A side that tries does not send to where the other speaks from.
+            let heard = match side.way() {
+                Some(Way::Direct(address)) => address == at(1) && other_relays,
+                way => way == Some(relayed(9)),
+            };
+            if heard {
+                side.answered(now);
+            }
+        }
+    }
+    assert!(sides.iter().any(|side| side.way() == Some(direct(1)) && side.works()), "{sides:?}");
+}
+
+#[test]
+fn what_is_only_tried_is_not_called_proved() {
+    let mut world = World::new(&[1], &[9], |way| way == relayed(9));
+    world.path = Path::working(relayed(9), RETRY_DIRECT[1], world.now);
+    world.path.set_candidates(vec![at(1)], Vec::new(), world.now);
+    for _ in 0..RETRY_DIRECT[1].as_secs() {
+        world.path.answered(world.now);
+        world.now += SECOND;
+    }
+    assert_eq!(world.path.next(world.now), Step::Take(direct(1)));
+    assert_eq!((world.path.way(), world.path.proved()), (Some(direct(1)), Some(relayed(9))));
 }

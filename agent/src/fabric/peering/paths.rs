@@ -9,7 +9,7 @@ use std::{
 
 use capsule_fabric::{
     map::Slot,
-    paths::{Path, Step, Way},
+    paths::{Path, RETRY_DIRECT, Step, Way},
 };
 use capsule_proto::Name;
 use tokio::sync::{mpsc, watch};
@@ -96,7 +96,7 @@ impl PathFinder {
         let known = self.neighbourhood.peers.iter().map(|(name, peer)| Known {
             name: name.clone(),
             peer: peer.clone(),
-            path: self.way_before(name).map_or_else(|| Path::new(now), |way| Path::working(way, now)),
+            path: self.path(name, peer, now),
             listed: Vec::new(),
             told: Vec::new(),
             relay_port: 0,
@@ -108,6 +108,14 @@ impl PathFinder {
         self.prober.set_peers(&addresses);
         let by_address = addresses.into_iter().enumerate().map(|(at, address)| (address, at)).collect();
         Finder { all: self, known, by_address }.run().await;
+    }
+
+    fn path(&self, name: &Name, peer: &Peer, now: Instant) -> Path<Slot> {
+        let retry = RETRY_DIRECT[usize::from(self.neighbourhood.slot > peer.slot)];
+        match self.way_before(name) {
+            Some(way) => Path::working(way, retry, now),
+            None => Path::new(retry, now),
+        }
     }
 
     /// How the peer was reached until the map changed, if it still may be.
@@ -202,7 +210,7 @@ impl Finder {
     fn relays(&self) -> Vec<(Slot, SocketAddr)> {
         let relay = |known: &Known| {
             let usable = known.peer.relay && known.relay_port != 0 && known.path.works();
-            match known.path.way().filter(|_| usable)? {
+            match known.path.proved().filter(|_| usable)? {
                 Way::Direct(at) => Some((known.peer.slot, SocketAddr::new(at.ip(), known.relay_port))),
                 Way::Relayed(..) => None,
             }
@@ -290,7 +298,7 @@ impl Finder {
 
     fn publish(&self) {
         let reach = self.known.iter().map(|known| {
-            let way = known.path.way().map(|way| match way {
+            let way = known.path.proved().map(|way| match way {
                 Way::Direct(at) => Way::Direct(at),
                 Way::Relayed(slot, at) => match self.name_of(slot) {
                     Some(name) => Way::Relayed(name.clone(), at),
