@@ -72,6 +72,8 @@ pub fn ensure(plan: &Plan, position: usize, node: &str) -> Result<()> {
     link::nft_in(&router, &rules())
 }
 
+/// What nobody inside asked for is dropped without a trace, as routers do: an entry of the connection
+/// tracking would keep a port from being forwarded later.
 fn rules() -> String {
     format!(
         "table ip nat {{\n\
@@ -79,6 +81,8 @@ fn rules() -> String {
          iifname wan tcp dport {DEFAULT_PORT} dnat to {INSIDE}\n}}\n\
          chain postrouting {{ type nat hook postrouting priority srcnat;\n\
          oifname wan masquerade fully-random\n}}\n\
+         chain input {{ type filter hook input priority filter;\n\
+         iifname wan ct state new drop\n}}\n\
          chain forward {{ type filter hook forward priority filter; policy drop;\n\
          ct state established,related accept\n\
          iifname lan accept\n\
