@@ -161,6 +161,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Sandbox>, RuntimeError>;
     /// One of them.
     async fn get(&self, name: &Name) -> Result<Option<Sandbox>, RuntimeError>;
+    /// Waits until nothing of a task that an earlier agent began is in the way of another.
+    async fn settled(&self, _name: &Name) {}
     /// Makes the sandbox. One with the same hash is kept; one with another is an error.
     async fn create(&self, setup: &Setup) -> Result<(), RuntimeError>;
     /// Makes the task without running it and returns its PID; `/proc/PID/ns/net` exists then.

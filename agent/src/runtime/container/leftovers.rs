@@ -3,8 +3,8 @@
 //! An agent that is killed takes its calls with it. containerd 1.6 then gives up half-way, mostly
 //! cleans up behind itself, and sometimes forgets a shim that it has just started, a bundle that was
 //! still in use, or a container of runc's. The next task of that name would be refused, and without
-//! one they would stay for good. So an agent that starts lets containerd come to rest first, and then
-//! removes what is left.
+//! one they would stay for good. So an agent that starts lets containerd come to rest first, then
+//! removes what is left, and only then makes tasks of those names; everything else it does at once.
 
 use std::{
     collections::BTreeSet,
@@ -12,6 +12,7 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -40,37 +41,32 @@ const SETTLED: Duration = Duration::from_secs(6);
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Containerd {
-    /// Waits until containerd has cleaned up after an agent that was killed, and then removes what
-    /// there still is without a task.
-    pub(super) async fn clear_leftovers(&self) -> Result<(), RuntimeError> {
-        let deadline = Instant::now() + SETTLED;
-        loop {
-            let left = self.leftovers().await?;
-            if left.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                // One that stays is a trouble of its workload, whose next task will tell of it.
-                for name in left {
-                    if let Err(error) = self.clear(&name).await {
-                        tracing::warn!(subject = name.as_str(), "{error}");
-                    }
-                }
-                return Ok(());
-            }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+    /// Clears, while the agent serves already, what there is without a task. Who makes a task of such a
+    /// name waits in [`Self::wait_settled`] until then.
+    pub(super) async fn clear_leftovers(self: &Arc<Self>) -> Result<(), RuntimeError> {
+        let left = self.leftovers().await?;
+        if !left.is_empty() {
+            self.settling.send_replace(left);
+            tokio::spawn(settle(Arc::downgrade(self)));
         }
+        Ok(())
+    }
+
+    /// Waits until nothing of a task that an earlier agent began is in this one's way.
+    pub(super) async fn wait_settled(&self, name: &Name) {
+        // The sender is ours, so it is not dropped meanwhile.
+        let _ = self.settling.subscribe().wait_for(|settling| !settling.contains(name)).await;
     }
 
     /// Names of which there is something, but no task.
-    async fn leftovers(&self) -> Result<Vec<Name>, RuntimeError> {
+    async fn leftovers(&self) -> Result<BTreeSet<Name>, RuntimeError> {
         let mut names: BTreeSet<String> = children(&self.layout.bundles());
         names.extend(children(&self.layout.runc_containers()));
         names.extend(shims(&self.layout.socket()).into_iter().map(|shim| shim.name));
-        let mut left = Vec::new();
+        let mut left = BTreeSet::new();
         for name in names.iter().filter_map(|name| name.parse().ok()) {
             if self.process(&name).await?.is_none() {
-                left.push(name);
+                left.insert(name);
             }
         }
         Ok(left)
@@ -114,6 +110,34 @@ impl Containerd {
             attempt: format!("remove the rest of workload {name}"),
             message: error.to_string(),
         })
+    }
+}
+
+/// Waits until containerd has cleaned up after an agent that was killed, and then removes what there
+/// still is without a task.
+async fn settle(engine: Weak<Containerd>) {
+    let deadline = Instant::now() + SETTLED;
+    while let Some(engine) = engine.upgrade() {
+        let mut settling = engine.settling.borrow().clone();
+        match engine.leftovers().await {
+            Ok(left) => settling.retain(|name| left.contains(name)),
+            Err(error) => tracing::debug!(%error, "what an earlier agent left cannot be seen"),
+        }
+        if Instant::now() > deadline {
+            for name in std::mem::take(&mut settling) {
+                // One that stays is a trouble of its workload, whose next task will tell of it.
+                if let Err(error) = engine.clear(&name).await {
+                    tracing::warn!(subject = name.as_str(), "{error}");
+                }
+            }
+        }
+        let is_done = settling.is_empty();
+        engine.settling.send_replace(settling);
+        if is_done {
+            return;
+        }
+        drop(engine);
+        tokio::time::sleep(SETTLE_PAUSE).await;
     }
 }
 

@@ -32,9 +32,10 @@ pub(crate) mod testing;
 mod tests;
 mod user;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::broadcast;
+use capsule_proto::Name;
+use tokio::sync::{broadcast, watch};
 use tonic::transport::Channel;
 
 use self::{host::Host, layout::Layout, supervise::Supervisor};
@@ -86,11 +87,14 @@ pub struct Containerd {
     events: broadcast::Sender<RuntimeEvent>,
     supervisor: Supervisor,
     follower: tokio::task::JoinHandle<()>,
+    /// Names whose earlier task is still being cleaned up.
+    settling: watch::Sender<BTreeSet<Name>>,
 }
 
 impl Containerd {
     /// Takes over the containerd that an earlier agent left running, or starts one; then removes
-    /// what that agent left half-done. Resolves when containerd answers and its events arrive.
+    /// what that agent left half-done, tasks in the background. Resolves when containerd answers and
+    /// its events arrive.
     pub async fn start(config: &ContainerdConfig, events: Events) -> Result<Arc<Self>, RuntimeError> {
         let layout = Layout::make(&config.state_dir)?;
         layout.write_config(&config.cgroup_parent)?;
@@ -109,6 +113,7 @@ impl Containerd {
             events: sender,
             supervisor,
             follower,
+            settling: watch::Sender::default(),
         });
         containerd.remove_leftovers().await?;
         Ok(containerd)
@@ -136,7 +141,7 @@ impl Containerd {
 
     /// What an agent that was killed may have left: execs nobody listens to, halves of tasks,
     /// snapshots without a container, mounts.
-    async fn remove_leftovers(&self) -> Result<(), RuntimeError> {
+    async fn remove_leftovers(self: &Arc<Self>) -> Result<(), RuntimeError> {
         rootfs::unmount_leftovers(&self.layout.tmp());
         exec::end_leftovers(self);
         self.clear_leftovers().await?;

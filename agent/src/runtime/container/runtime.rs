@@ -22,6 +22,10 @@ impl Runtime for Containerd {
         self.get_sandbox(name).await
     }
 
+    async fn settled(&self, name: &Name) {
+        self.wait_settled(name).await;
+    }
+
     async fn create(&self, setup: &Setup) -> Result<(), RuntimeError> {
         self.create_sandbox(setup).await
     }

@@ -80,6 +80,22 @@ impl Bed {
         (exit, std::fs::read_to_string(self.logs(name).join("stdout")).unwrap())
     }
 
+    /// What containerd leaves that gave up on a call: a bundle, and sometimes a shim that it forgot.
+    fn leave_half_a_task(&self, name: &str) -> std::process::Child {
+        let bundle =
+            self.dir.path().join("containerd/state/io.containerd.runtime.v2.task/capsule").join(name);
+        std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        let tmpfs = (Some("tmpfs"), bundle.join("rootfs"), Some("tmpfs"), nix::mount::MsFlags::empty());
+        nix::mount::mount(tmpfs.0, &tmpfs.1, tmpfs.2, tmpfs.3, None::<&str>).unwrap();
+        std::process::Command::new("sh")
+            .arg0("/usr/bin/containerd-shim-runc-v2")
+            .args(["-c", "read line", "shim", "-namespace", "capsule", "-id", name, "-address"])
+            .arg(self.dir.path().join("containerd/containerd.sock"))
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     async fn close(self) {
         for sandbox in self.containerd.list().await.unwrap() {
             let _ = self.containerd.signal(&sandbox.name, 9, Whom::All).await;
@@ -461,18 +477,7 @@ async fn root_what_is_left_of_a_task_that_was_cut_short_is_removed_and_another_c
     let bed = Bed::new().await;
     let setup = bed.setup("web", shell("sleep 1000"));
     bed.containerd.create(&setup).await.unwrap();
-    // containerd that gave up on a call leaves a bundle, and sometimes a shim that it forgot.
-    let bundle = bed.dir.path().join("containerd/state/io.containerd.runtime.v2.task/capsule/web");
-    std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
-    let tmpfs = (Some("tmpfs"), bundle.join("rootfs"), Some("tmpfs"), nix::mount::MsFlags::empty());
-    nix::mount::mount(tmpfs.0, &tmpfs.1, tmpfs.2, tmpfs.3, None::<&str>).unwrap();
-    let mut shim = std::process::Command::new("sh")
-        .arg0("/usr/bin/containerd-shim-runc-v2")
-        .args(["-c", "read line", "shim", "-namespace", "capsule", "-id", "web", "-address"])
-        .arg(bed.dir.path().join("containerd/containerd.sock"))
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut shim = bed.leave_half_a_task("web");
     // As long as it is young, it may be containerd that is at work.
     let until = Instant::now() + PATIENCE;
     while let Err(error) = bed.containerd.prepare_task(&setup.name, &bed.logs("web")).await {
@@ -482,6 +487,20 @@ async fn root_what_is_left_of_a_task_that_was_cut_short_is_removed_and_another_c
     }
     bed.containerd.start_task(&setup.name).await.unwrap();
     assert_eq!(shim.wait().unwrap().signal(), Some(9));
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn root_an_agent_does_not_wait_for_what_is_left_of_a_task_and_only_its_name_does() {
+    let mut bed = Bed::new().await;
+    let mut shim = bed.leave_half_a_task("web");
+    let (web, other) = ("web".parse().unwrap(), "other".parse().unwrap());
+    bed.containerd = testing::test_containerd(bed.dir.path()).await;
+    bed.containerd.settled(&other).await;
+    assert_eq!(shim.try_wait().unwrap(), None, "the agent started, and the rest is still there");
+    bed.containerd.settled(&web).await;
+    assert_eq!(shim.wait().unwrap().signal(), Some(9));
+    bed.run_shell("web", "sleep 1000").await;
     bed.close().await;
 }
 

@@ -23,6 +23,9 @@ impl Actor {
     /// Does one step and notes what there is afterwards.
     pub(super) async fn execute(&mut self, step: &Step) -> Result<(), WorkloadError> {
         if matches!(step, Step::Create | Step::Prepare) {
+            if !self.settled().await {
+                return Ok(());
+            }
             self.take_permit().await;
         }
         match step {
@@ -43,6 +46,16 @@ impl Actor {
         }
         self.observed.expect(&self.desired, &mut self.volatile, step, Instant::now());
         Ok(())
+    }
+
+    /// Before a permit is taken, which others need: this can take seconds. False as soon as something
+    /// else is wanted.
+    async fn settled(&self) -> bool {
+        let (revision, mut wishes) = (self.desired.revision, self.handle.watch_desired());
+        tokio::select! {
+            () = self.parts.runtime.settled(&self.handle.name) => true,
+            _ = wishes.wait_for(|wish| wish.revision != revision) => false,
+        }
     }
 
     async fn take_permit(&mut self) {
