@@ -2,7 +2,7 @@
 //!
 //! - `reserve.rs`: addresses and ports, inside the caller's transaction; `table.rs` their rows;
 //! - `subnet.rs`, `port.rs`, `layout.rs`: the arithmetic, pure;
-//! - `plumbing.rs`: bridge and veths by netlink;
+//! - `plumbing.rs`: bridge and veths by netlink; `leg.rs`: by which links packets go on;
 //! - `fabric/`: workloads' part in the fabric, a task of its own;
 //! - `firewall/`: a task that owns the two nftables tables;
 //! - `foreign.rs`: a task that looks for packet filters of others that stand in the way;
@@ -18,6 +18,7 @@ mod files;
 mod firewall;
 mod foreign;
 mod layout;
+mod leg;
 mod plumbing;
 mod port;
 mod reserve;
@@ -40,8 +41,9 @@ use capsule_proto::{Name, v1};
 use tokio::sync::watch;
 
 pub use error::NetworkError;
-pub use fabric::{Consent, FabricState, FabricStates, Leg, Membership, Place};
+pub use fabric::{Allowance, Consent, FabricState, FabricStates, Knock, Membership, Refused};
 pub use layout::BRIDGE_PREFIX;
+pub use leg::{Leg, Place};
 
 use self::{
     dns::Names,

@@ -11,6 +11,7 @@ use super::{
     layout::{BRIDGE_PREFIX, Layout, Member},
 };
 use crate::sys::{
+    has_ipv6,
     link::{self, Link, NewVeth, Route},
     netlink::{self, Netlink},
     sysctl,
@@ -63,7 +64,7 @@ pub(super) fn ensure_bridge(layout: &Layout) -> Result<Bridge, NetworkError> {
     if found.mac != layout.mac {
         return Err(NetworkError::BridgeTaken(name.clone()));
     }
-    let ipv6 = std::path::Path::new("/proc/sys/net/ipv6").is_dir();
+    let ipv6 = has_ipv6();
     set_parameters(name, ipv6, &mut netlink, &routes)
         .map_err(NetworkError::kernel("set the kernel's network parameters; is /proc/sys writable?"))?;
     address_bridge(&mut netlink, layout, found.index, ipv6).map_err(attempt())?;

@@ -20,3 +20,8 @@ pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wireguard;
+
+/// Whether the kernel has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").is_dir()
+}

@@ -63,14 +63,10 @@ pub fn by(netlink: &mut Netlink, link: u32) -> io::Result<Vec<OwnRoute>> {
 /// How a packet goes on from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// Whether it has arrived.
-    pub local: bool,
-    /// The link that it leaves by.
+    /// The link that it leaves by; `lo` of one that has arrived.
     pub link: u32,
     /// Next hop.
     pub gateway: Option<IpAddr>,
-    /// The address that it comes from.
-    pub source: Option<IpAddr>,
 }
 
 /// What the kernel does with a packet: of its own, or of `from` that came `by` a link. `None` where it
@@ -104,17 +100,15 @@ fn is_nowhere(error: &io::Error) -> bool {
 
 fn forwarding(message: Message) -> Option<Next> {
     let Message::NewRoute(message) = message else { return None };
-    let local = message.header.kind == RouteType::Local;
-    let mut next = Next { local, link: 0, gateway: None, source: None };
+    let mut next = Next { link: 0, gateway: None };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Gateway(address) => next.gateway = ip(address),
-            RouteAttribute::PrefSource(address) => next.source = ip(address),
             RouteAttribute::Oif(index) => next.link = *index,
             _ => {}
         }
     }
-    (local || message.header.kind == RouteType::Unicast).then_some(next)
+    matches!(message.header.kind, RouteType::Local | RouteType::Unicast).then_some(next)
 }
 
 fn message(route: &OwnRoute) -> RouteMessage {

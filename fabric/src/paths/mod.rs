@@ -152,12 +152,8 @@ impl<R: Copy + PartialEq> Path<R> {
         Some(way)
     }
 
-    /// The way that packets take, where one is known.
-    pub fn way(&self) -> Option<Way<R>> {
-        self.way
-    }
-
-    /// The way that is known to work, also while a better one is tried; [`Path::way`] where none does.
+    /// The way that is known to work, also while a better one is tried; where none does, the one that
+    /// packets take now.
     pub fn proved(&self) -> Option<Way<R>> {
         match self.state {
             State::Trying { back: Some(back), .. } => Some(back),

@@ -45,7 +45,7 @@ impl World {
     }
 
     fn hear(&mut self) {
-        if self.path.way().is_some_and(self.answers) {
+        if self.path.way.is_some_and(self.answers) {
             self.path.answered(self.now);
         }
     }
@@ -65,7 +65,7 @@ fn a_dead_candidate_is_left_within_ten_seconds() {
     world.run(5);
     world.answers = |way| way == direct(2);
     world.run(10);
-    assert_eq!(world.path.way(), Some(direct(2)));
+    assert_eq!(world.path.way, Some(direct(2)));
     assert!(world.path.works());
 }
 
@@ -73,13 +73,13 @@ fn a_dead_candidate_is_left_within_ten_seconds() {
 fn a_relay_is_taken_when_nothing_direct_answers_and_left_within_thirty_seconds() {
     let mut world = World::new(&[1, 2], &[9], |way| way == relayed(9));
     world.run(10);
-    assert_eq!(world.path.way(), Some(relayed(9)));
+    assert_eq!(world.path.way, Some(relayed(9)));
     world.run(60);
     assert!(world.taken.iter().filter(|way| **way == direct(2)).count() >= 3, "{:?}", world.taken);
     assert!(world.path.works(), "trying costs the relayed way nothing");
     world.answers = |way| matches!(way, Way::Relayed(..)) || way == direct(2);
     world.run(30);
-    assert_eq!(world.path.way(), Some(direct(2)));
+    assert_eq!(world.path.way, Some(direct(2)));
     let taken = world.taken.len();
     world.run(60);
     assert_eq!(world.taken.len(), taken, "a direct way that works is kept");
@@ -92,13 +92,13 @@ fn a_peer_that_moved_is_followed_and_a_new_candidate_ends_a_rest() {
     assert!(!world.path.works());
     world.path.moved(at(7));
     world.hear();
-    assert!(world.path.works() && world.path.way() == Some(direct(7)));
+    assert!(world.path.works() && world.path.way == Some(direct(7)));
     world.answers = |way| way == direct(8);
     world.run(120);
     assert!(!world.path.works());
     world.path.set_candidates(vec![at(1), at(8)], vec![], world.now);
     world.run(4);
-    assert!(world.path.works() && world.path.way() == Some(direct(8)));
+    assert!(world.path.works() && world.path.way == Some(direct(8)));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_call_by_a_relay_is_answered_there_unless_a_direct_way_works() {
     world.run(1);
     assert_eq!(world.path.called(relayed(9), world.now), Some(relayed(9)));
     world.run(1);
-    assert!(world.path.works() && world.path.way() == Some(relayed(9)));
+    assert!(world.path.works() && world.path.way == Some(relayed(9)));
     let mut world = World::new(&[1], &[9], |way| way == direct(1));
     world.run(1);
     assert_eq!(world.path.called(relayed(9), world.now), None);
@@ -150,11 +150,11 @@ fn a_way_that_worked_under_the_map_before_goes_on() {
     let mut world = World::new(&[1], &[9], |way| way == relayed(9));
     world.path = Path::working(relayed(9), RETRY_DIRECT[1], world.now);
     assert!(world.path.works());
-    assert_eq!(world.path.way(), Some(relayed(9)));
+    assert_eq!(world.path.way, Some(relayed(9)));
     world.path.set_candidates(vec![at(1)], Vec::new(), world.now);
     world.path.moved(at(9));
     assert_eq!(world.path.next(world.now), Step::Wait(world.now + DEAD_AFTER), "nothing is tried anew");
-    assert_eq!(world.path.way(), Some(relayed(9)));
+    assert_eq!(world.path.way, Some(relayed(9)));
 }
 
 #[test]
@@ -169,10 +169,10 @@ fn two_sides_that_begin_at_once_do_not_keep_each_other_from_the_direct_way() {
         for side in &mut sides {
             while let Step::Take(_) = side.next(now) {}
         }
-        let relays = sides.each_ref().map(|side| side.way() == Some(relayed(9)));
+        let relays = sides.each_ref().map(|side| side.way == Some(relayed(9)));
         for (side, other_relays) in sides.iter_mut().zip([relays[1], relays[0]]) {
             // A side that tries does not send to where the other speaks from.
-            let heard = match side.way() {
+            let heard = match side.way {
                 Some(Way::Direct(address)) => address == at(1) && other_relays,
                 way => way == Some(relayed(9)),
             };
@@ -181,7 +181,7 @@ fn two_sides_that_begin_at_once_do_not_keep_each_other_from_the_direct_way() {
             }
         }
     }
-    assert!(sides.iter().any(|side| side.way() == Some(direct(1)) && side.works()), "{sides:?}");
+    assert!(sides.iter().any(|side| side.way == Some(direct(1)) && side.works()), "{sides:?}");
 }
 
 #[test]
@@ -194,5 +194,5 @@ fn what_is_only_tried_is_not_called_proved() {
         world.now += SECOND;
     }
     assert_eq!(world.path.next(world.now), Step::Take(direct(1)));
-    assert_eq!((world.path.way(), world.path.proved()), (Some(direct(1)), Some(relayed(9))));
+    assert_eq!((world.path.way, world.path.proved()), (Some(direct(1)), Some(relayed(9))));
 }

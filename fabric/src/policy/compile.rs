@@ -125,18 +125,24 @@ pub struct Compiled {
 pub fn compile(world: &World<'_>, subjects: &[Subject]) -> Compiled {
     let mut compiled = Compiled::default();
     for subject in subjects {
-        for reference in &subject.allow_to {
-            compiled.allow(world, subject, Direction::Out, reference);
-        }
-        for reference in &subject.allow_from {
-            compiled.allow(world, subject, Direction::In, reference);
+        for direction in [Direction::Out, Direction::In] {
+            for reference in subject.references(direction) {
+                compiled.allow(world, subject, direction, reference);
+            }
         }
     }
     compiled
 }
 
 impl Compiled {
-    fn allow(&mut self, world: &World<'_>, subject: &Subject, direction: Direction, reference: &Reference) {
+    /// Adds what one reference of a subject allows.
+    pub(super) fn allow(
+        &mut self,
+        world: &World<'_>,
+        subject: &Subject,
+        direction: Direction,
+        reference: &Reference,
+    ) {
         let prefixes = match resolve::resolve(world, &reference.peer) {
             Ok(prefixes) => prefixes,
             Err(wait) => {

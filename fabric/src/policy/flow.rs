@@ -6,7 +6,7 @@ use capsule_proto::reference::{Reference, Request};
 
 use super::{
     Subject, World,
-    compile::{Direction, Element, Family, Protocol, Set, Shape, compile},
+    compile::{Compiled, Direction, Element, Family, Protocol, Set, Shape},
 };
 use crate::map::{Addresses, Prefix};
 
@@ -74,16 +74,9 @@ pub fn allowing<'a>(
     let peer = flow.peer(direction);
     let is_peer = |addresses: Addresses| peer == addresses.ipv4 || peer == addresses.ipv6;
     let is_singular = world.singular().any(is_peer);
-    let references = match direction {
-        Direction::Out => &subject.allow_to,
-        Direction::In => &subject.allow_from,
-    };
-    references.iter().find(|reference| {
-        let (mut allow_to, mut allow_from) = (Vec::new(), Vec::new());
-        let list = if direction == Direction::Out { &mut allow_to } else { &mut allow_from };
-        list.push((*reference).clone());
-        let only = Subject { allow_to, allow_from, ..subject.clone() };
-        let compiled = compile(world, &[only]);
+    subject.references(direction).iter().find(|reference| {
+        let mut compiled = Compiled::default();
+        compiled.allow(world, subject, direction, reference);
         compiled.sets.iter().any(|(set, elements)| {
             let is_wide = set.shape.address < set.family.width();
             let element = flow.element(set);

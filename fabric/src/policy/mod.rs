@@ -60,3 +60,13 @@ pub struct Subject {
     /// Who may ask it.
     pub allow_from: Vec<Reference>,
 }
+
+impl Subject {
+    /// Its policy of one direction.
+    pub fn references(&self, direction: Direction) -> &[Reference] {
+        match direction {
+            Direction::Out => &self.allow_to,
+            Direction::In => &self.allow_from,
+        }
+    }
+}

@@ -4,17 +4,16 @@ use std::time::SystemTime;
 
 use capsule_fabric::{
     MEMBER_PORT,
-    policy::{Direction, Family, Flow},
+    policy::{Direction, Family},
 };
 use capsule_proto::{
     reference::{Asked, End, Request},
-    system_time,
-    v1::{FabricDrop, FabricHop, FabricHopKind as Kind, FabricSide},
+    v1::{FabricHop, FabricHopKind as Kind},
 };
 
-use super::{Case, hop};
+use super::{Case, Party, hop};
 use crate::{
-    network::{Consent, NetworkError},
+    network::{Allowance, Consent, Refused},
     status::chain,
 };
 
@@ -45,23 +44,22 @@ pub(super) async fn of(case: &Case<'_>, direction: Direction) -> Said {
         return hop::unknown(kind, format!("{} is not on {}", own.end, case.me.name)).into();
     }
     let End::Workload(name, _) = &own.end else { return of_host(case, direction).into() };
-    let flows = case.flows();
-    if flows.is_empty() {
-        return unheard(case, direction, &peer.end).into();
+    if case.is_itself() {
+        return hop::ok(kind, format!("{} needs no permission to ask itself", own.end)).into();
     }
-    let mut consents = Vec::new();
-    for flow in &flows {
-        match case.network.consent(name, direction, *flow).await {
-            Ok(consent) => consents.push((*flow, consent)),
-            Err(error) => return unreadable(kind, &error).into(),
+    if case.flows.is_empty() {
+        return unheard(case, direction, peer).into();
+    }
+    let told = tokio::try_join!(case.network.consent(name, direction, &case.flows), case.network.refused());
+    let (consent, refused) = match told {
+        Ok(told) => told,
+        Err(error) => {
+            return hop::unknown(kind, format!("the packet filter cannot be read: {}", chain(&error))).into();
         }
-    }
-    let refusals = match case.network.drops().await {
-        Ok(drops) => Refusals::new(drops, direction, &flows, case.question.request),
-        Err(error) => return unreadable(kind, &error).into(),
     };
-    let passed: u64 = consents.iter().map(|(_, consent)| consent.passed).sum();
-    Said { seen: passed + refusals.packets, hop: judge(case, direction, &consents, &refusals) }
+    let refusals = Refusals::new(&refused, direction, case);
+    let passed: u64 = consent.flows.iter().map(|allowance| allowance.passed).sum();
+    Said { seen: passed + refusals.packets, hop: judge(case, direction, &consent, &refusals) }
 }
 
 fn kind(direction: Direction) -> Kind {
@@ -76,10 +74,6 @@ fn list(direction: Direction) -> &'static str {
         Direction::Out => "allowTo",
         Direction::In => "allowFrom",
     }
-}
-
-fn unreadable(kind: Kind, error: &NetworkError) -> FabricHop {
-    hop::unknown(kind, format!("the packet filter cannot be read: {}", chain(error)))
 }
 
 /// A capsule's own processes.
@@ -99,41 +93,44 @@ fn of_host(case: &Case<'_>, direction: Direction) -> FabricHop {
 }
 
 /// The other end has no address that is known here.
-fn unheard(case: &Case<'_>, direction: Direction, peer: &End) -> FabricHop {
-    let why = format!("{} has not heard where {peer} is", case.me.name);
+fn unheard(case: &Case<'_>, direction: Direction, peer: &Party) -> FabricHop {
+    let (me, peer) = (&case.me.name, &peer.end);
+    let why = match peer {
+        End::Workload(name, member) if member == me => {
+            format!("{me} has no workload {name} with an address in the fabric")
+        }
+        _ => format!("{me} has not heard where {peer} is"),
+    };
     match direction {
         Direction::Out => hop::unknown(Kind::AllowTo, why),
         Direction::In => {
             let why = format!("{why}, so that its policies allow nothing to it");
-            hop::fails(Kind::AllowFrom, why, format!("fleetctl fabric status {}", case.me.name))
+            hop::fails(Kind::AllowFrom, why, format!("fleetctl fabric status {me}"))
         }
     }
 }
 
-fn judge(
-    case: &Case<'_>,
-    direction: Direction,
-    consents: &[(Flow, Consent)],
-    refusals: &Refusals,
-) -> FabricHop {
+fn judge(case: &Case<'_>, direction: Direction, consent: &Consent, refusals: &Refusals) -> FabricHop {
     let kind = kind(direction);
     let (own, peer): (&End, Asked) = match direction {
         Direction::Out => (&case.source.end, case.asked()),
         Direction::In => (&case.destination.end, case.asking()),
     };
     let list = list(direction);
-    let allowed: Vec<&(Flow, Consent)> = consents.iter().filter(|(_, consent)| consent.allowed).collect();
-    if let Some((flow, consent)) = allowed.first() {
-        let reference = consent.reference.as_ref().map_or_else(|| peer.to_string(), ToString::to_string);
+    let allowed: Vec<&Allowance> = consent.flows.iter().filter(|allowance| allowance.allowed).collect();
+    if let Some(Allowance { flow, reference, .. }) = allowed.first() {
+        let reference = reference.as_ref().map_or_else(|| peer.to_string(), ToString::to_string);
         let alone = match flow.family() {
-            _ if allowed.len() == consents.len() => "",
+            _ if allowed.len() == consent.flows.len() => "",
             Family::V4 => " over IPv4 alone",
             Family::V6 => " over IPv6 alone",
         };
         return hop::ok(kind, format!("{list} of {own} has {reference}{alone}{}", refusals.before()));
     }
-    let Some((flow, consent)) = consents.first() else { return hop::unknown(kind, "there is no flow") };
-    if let Some(reference) = &consent.reference {
+    let Some(Allowance { flow, reference, .. }) = consent.flows.first() else {
+        return hop::unknown(kind, "there is no flow");
+    };
+    if let Some(reference) = reference {
         let why = format!("{list} of {own} has {reference}, but the kernel's packet filter does not");
         return hop::fails(kind, why, format!("fleetctl -c {} events", case.me.name));
     }
@@ -160,22 +157,19 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn new(drops: Vec<FabricDrop>, direction: Direction, flows: &[Flow], request: Request) -> Self {
-        let side = match direction {
-            Direction::Out => FabricSide::Sender,
-            Direction::In => FabricSide::Receiver,
-        };
-        let is_of = |drop: &FabricDrop, flow: &Flow| {
-            drop.source == flow.source.to_string() && drop.destination == flow.destination.to_string()
-        };
-        let meant = drops.into_iter().filter(|drop| {
-            drop.side() == side
-                && (drop.protocol.as_str(), drop.port) == (request.protocol(), request.port().into())
-                && flows.iter().any(|flow| is_of(drop, flow))
+    fn new(refused: &[Refused], direction: Direction, case: &Case<'_>) -> Self {
+        let request = case.question.request;
+        let meant = refused.iter().filter(|Refused { knock, .. }| {
+            knock.side == direction
+                && (knock.protocol.as_str(), knock.port) == (request.protocol(), request.port())
+                && case
+                    .flows
+                    .iter()
+                    .any(|flow| (knock.source, knock.destination) == (flow.source, flow.destination))
         });
-        meant.fold(Self::default(), |all, drop| Self {
-            packets: all.packets + drop.packets,
-            last: all.last.max(drop.last.as_ref().map(system_time)),
+        meant.fold(Self::default(), |all, refused| Self {
+            packets: all.packets + refused.packets,
+            last: all.last.max(Some(refused.last)),
         })
     }
 

@@ -1,9 +1,10 @@
 //! Who is at the ends, and what the name service answers.
 
+use capsule_fabric::policy::Direction;
 use capsule_proto::{
     Name,
     reference::End,
-    v1::{FabricHop, FabricHopKind as Kind, FabricSide, Phase, Workload},
+    v1::{FabricHop, FabricHopKind as Kind, Phase, Workload},
 };
 
 use super::{Case, Party, Question, hop};
@@ -11,8 +12,8 @@ use super::{Case, Party, Question, hop};
 /// Of a capsule that is in no fabric.
 pub(super) fn outside(question: &Question) -> FabricHop {
     let (kind, end) = match question.side {
-        FabricSide::Receiver => (Kind::Destination, &question.destination),
-        FabricSide::Sender | FabricSide::Unspecified => (Kind::Source, &question.source),
+        Direction::In => (Kind::Destination, &question.destination),
+        Direction::Out => (Kind::Source, &question.source),
     };
     let remedy = match end {
         End::Workload(_, member) | End::Host(member) => format!("fleetctl fabric enroll {member}"),
@@ -100,7 +101,8 @@ pub(super) fn name(case: &Case<'_>) -> FabricHop {
 
 fn no_member(case: &Case<'_>, member: &Name) -> FabricHop {
     let why = format!("the map of {} has no member {member}", case.me.name);
-    hop::fails(Kind::Name, why, format!("fleetctl fabric enroll {member}"))
+    let remedy = format!("name one of its members, or make it one: fleetctl fabric enroll {member}");
+    hop::fails(Kind::Name, why, remedy)
 }
 
 fn no_name(case: &Case<'_>, name: &Name, member: &Name, dns: &str) -> FabricHop {

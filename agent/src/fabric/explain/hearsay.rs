@@ -57,7 +57,7 @@ async fn attempt(case: &Case<'_>) -> Vec<FabricHop> {
         (End::Workload(..), None) => return nothing("the source does not run, and so cannot try"),
         (_, pid) => pid,
     };
-    let Some(flow) = case.flows().into_iter().next() else {
+    let Some(flow) = case.flows.first().copied() else {
         return nothing("it is not known where the destination is");
     };
     let outcome = tokio::task::spawn_blocking(move || connect(pid, flow.destination, port)).await;

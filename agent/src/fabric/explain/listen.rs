@@ -40,21 +40,23 @@ pub(super) fn socket(case: &Case<'_>) -> FabricHop {
 
 fn judge(end: &End, addresses: &[IpAddr], request: Request, waiting: &[SocketAddr]) -> FabricHop {
     let kind = Kind::Socket;
-    let hears = |socket: &&SocketAddr| {
-        addresses.iter().any(|address| match socket.ip() {
-            any if any.is_unspecified() => any.is_ipv6() || address.is_ipv4(),
-            at => at.to_canonical() == *address,
-        })
+    let hears = |socket: &SocketAddr, address: &IpAddr| match socket.ip() {
+        any if any.is_unspecified() => any.is_ipv6() || address.is_ipv4(),
+        at => at.to_canonical() == *address,
     };
+    let is_heard = |socket: &&SocketAddr| addresses.iter().any(|address| hears(socket, address));
     let on_port: Vec<&SocketAddr> = waiting.iter().filter(|at| at.port() == request.port()).collect();
-    if let Some(at) = on_port.iter().copied().find(hears) {
-        return hop::ok(kind, format!("{end} listens at {at}/{}", request.protocol()));
+    if let Some(at) = on_port.iter().copied().find(is_heard) {
+        let deaf = addresses.iter().find(|address| !on_port.iter().any(|at| hears(at, address)));
+        let alone = deaf.map(|at| format!(", but not at {at}: who tries that address alone is refused"));
+        let listens = format!("{end} listens at {at}/{}{}", request.protocol(), alone.unwrap_or_default());
+        return hop::ok(kind, listens);
     }
     if let Some(at) = on_port.first() {
         let why = format!("{end} listens at {at} alone, where nobody in the fabric reaches it");
-        return hop::fails(kind, why, format!("have {end} listen at 0.0.0.0 or [::] instead of {}", at.ip()));
+        return hop::fails(kind, why, format!("have {end} listen at [::] instead of {}", at.ip()));
     }
-    let mut ports: Vec<u16> = waiting.iter().filter(hears).map(SocketAddr::port).collect();
+    let mut ports: Vec<u16> = waiting.iter().filter(is_heard).map(SocketAddr::port).collect();
     ports.sort_unstable();
     ports.dedup();
     let others: Vec<String> = ports.iter().take(SHOWN).map(u16::to_string).collect();
@@ -88,6 +90,12 @@ mod tests {
         for at in ["0.0.0.0:80", "[::]:80", "100.64.4.2:80", "[::ffff:100.64.4.2]:80", "[fd00::2]:80"] {
             assert_eq!(judged(Request::Tcp(80), &["0.0.0.0:22", at]).0, Verdict::Ok, "{at}");
         }
+        let (_, why) = judged(Request::Tcp(80), &["0.0.0.0:80"]);
+        assert!(why.contains("but not at fd00::2"), "{why}");
+        assert_eq!(
+            judged(Request::Tcp(80), &["0.0.0.0:80", "[fd00::2]:80"]).1,
+            "db@b listens at 0.0.0.0:80/tcp"
+        );
         let (verdict, why) = judged(Request::Tcp(80), &["127.0.0.1:80", "[::1]:80", "10.88.0.2:80"]);
         assert_eq!(verdict, Verdict::Fails);
         assert!(why.contains("127.0.0.1:80 alone"), "{why}");

@@ -16,7 +16,7 @@ mod listen;
 mod path;
 mod way;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use capsule_fabric::{
     map::{Addresses, Member, MemberMap},
@@ -29,12 +29,13 @@ use capsule_proto::{
 };
 
 use super::Fabric;
-use crate::{network::Network, workload::Workloads};
+use crate::{network::Network, sys::has_ipv6, workload::Workloads};
 
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Question {
-    side: FabricSide,
+    /// Of the sender (`Out`) or of the receiver (`In`).
+    side: Direction,
     source: End,
     destination: End,
     request: Request,
@@ -50,8 +51,13 @@ impl TryFrom<v1::ExplainRequest> for Question {
             format!("{:?} with port {port} is nothing that can be asked for", wire.protocol)
         })?;
         let end = |text: &str| text.parse().map_err(|error| format!("{error}"));
+        let side = match wire.side() {
+            FabricSide::Sender => Direction::Out,
+            FabricSide::Receiver => Direction::In,
+            FabricSide::Unspecified => return Err("of which side is not said".to_owned()),
+        };
         Ok(Self {
-            side: wire.side(),
+            side,
             source: end(&wire.source)?,
             destination: end(&wire.destination)?,
             request,
@@ -111,6 +117,8 @@ struct Case<'a> {
     me: Member,
     source: Party,
     destination: Party,
+    /// Over both families of addresses, as far as both ends have them.
+    flows: Vec<Flow>,
 }
 
 /// Every hop that this capsule can tell of.
@@ -127,13 +135,20 @@ pub async fn explain(
     };
     let source = Party::new(&question.source, &map, network);
     let destination = Party::new(&question.destination, &map, network);
-    let case = Case { fabric, network, workloads, question, map, me, source, destination };
+    let flows = flows(&source, &destination, question.request);
+    let case = Case { fabric, network, workloads, question, map, me, source, destination, flows };
     let hops = match question.side {
-        FabricSide::Sender => case.sender().await,
-        FabricSide::Receiver => case.receiver().await,
-        FabricSide::Unspecified => Vec::new(),
+        Direction::Out => case.sender().await,
+        Direction::In => case.receiver().await,
     };
     v1::ExplainResponse { member: case.me.name.to_string(), generation: case.map.generation().0, hops }
+}
+
+fn flows(source: &Party, destination: &Party, request: Request) -> Vec<Flow> {
+    let has_ipv6 = has_ipv6();
+    let sources = source.addresses.iter().filter(|address| has_ipv6 || address.is_ipv4());
+    let pairs = sources.flat_map(|source| destination.addresses.iter().map(move |to| (*source, *to)));
+    pairs.filter_map(|(source, to)| Flow::new(source, to, request)).collect()
 }
 
 impl Case<'_> {
@@ -178,20 +193,16 @@ impl Case<'_> {
         }
     }
 
-    /// Over both families of addresses, as far as both ends have them.
-    fn flows(&self) -> Vec<Flow> {
-        let has_ipv6 = Path::new("/proc/sys/net/ipv6").is_dir();
-        let sources = self.source.addresses.iter().filter(|address| has_ipv6 || address.is_ipv4());
-        let pairs =
-            sources.flat_map(|source| self.destination.addresses.iter().map(move |to| (*source, *to)));
-        pairs.filter_map(|(source, to)| Flow::new(source, to, self.question.request)).collect()
-    }
-
     /// The first process of a workload of this capsule that runs.
     fn pid(&self, party: &Party) -> Option<u32> {
         let End::Workload(name, _) = &party.end else { return None };
         let pid = self.workloads.find(name)?.status.as_ref()?.pid;
         (pid > 0 && party.member() == Some(&self.me.name)).then_some(pid)
+    }
+
+    /// Whether nothing leaves the workload, where no policy is asked.
+    fn is_itself(&self) -> bool {
+        self.source.end == self.destination.end && matches!(self.source.end, End::Workload(..))
     }
 
     /// Whether nothing leaves this capsule.

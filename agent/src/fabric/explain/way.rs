@@ -16,8 +16,11 @@ type Broken = (String, String);
 
 /// From the source to where packets leave the capsule.
 pub(super) async fn route(case: &Case<'_>) -> FabricHop {
+    if case.is_itself() {
+        return hop::ok(Kind::Route, format!("nothing leaves {}", case.source.end));
+    }
     let mut told = Vec::new();
-    for flow in case.flows() {
+    for flow in &case.flows {
         match leaves(case, &case.source, flow.source, flow.destination).await {
             Ok(way) => told = way,
             Err(broken) => return verdict(Kind::Route, Err(broken)),
@@ -31,9 +34,12 @@ pub(super) async fn route(case: &Case<'_>) -> FabricHop {
 
 /// From where packets come in to the destination, and where answers leave.
 pub(super) async fn delivery(case: &Case<'_>) -> FabricHop {
+    if case.is_itself() {
+        return hop::ok(Kind::Delivery, format!("nothing leaves {}", case.source.end));
+    }
     let mut told = Vec::new();
-    for flow in case.flows() {
-        let arrived = arrives(case, &flow).await;
+    for flow in &case.flows {
+        let arrived = arrives(case, flow).await;
         let left = leaves(case, &case.destination, flow.destination, flow.source).await;
         match (arrived, left) {
             (Ok(way), Ok(_)) => told = way,
@@ -78,7 +84,7 @@ async fn leaves(
     let Some(inside) = inside else {
         return Err(Some((format!("inside {} there is no route to {to}", party.end), remedy())));
     };
-    if inside.next.gateway.is_none() {
+    if inside.gateway.is_none() {
         let why =
             format!("inside {} packets to {to} leave by {} without the capsule", party.end, inside.link);
         return Err(Some((why, remedy())));

@@ -9,7 +9,7 @@ use super::Wanted;
 use crate::{
     fabric::FabricError,
     sys::{
-        link,
+        has_ipv6, link,
         netlink::Netlink,
         route::{self, OwnRoute},
     },
@@ -65,7 +65,7 @@ fn ensure_all(name: &str, wanted: &Wanted) -> io::Result<()> {
     if found.mtu != mtu {
         link::set_mtu(&mut netlink, found.index, mtu)?;
     }
-    let has_ipv6 = std::path::Path::new("/proc/sys/net/ipv6").is_dir();
+    let has_ipv6 = has_ipv6();
     let own = [IpAddr::from(wanted.addresses.ipv4), IpAddr::from(wanted.addresses.ipv6)];
     let own: Vec<Prefix> =
         own.into_iter().filter(|address| address.is_ipv4() || has_ipv6).map(Prefix::host).collect();

@@ -17,25 +17,32 @@ use crate::network::NetworkError;
 /// How long the kernel remembers a refusal after it was last seen; see the filter's own script.
 const AGE: Duration = Duration::from_hours(1);
 
+/// Who asked whom for what, and whose policy was against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knock {
+    /// Whose policy refused it.
+    pub side: Direction,
+    /// Who asked.
+    pub source: IpAddr,
+    /// Who was asked.
+    pub destination: IpAddr,
+    /// `tcp`, `udp`, `icmp` and so on.
+    pub protocol: String,
+    /// Of who was asked; 0 where the protocol has none.
+    pub port: u16,
+}
+
 /// Packets of one pair and port.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Refused {
-    /// Whose policy refused them.
-    pub(super) side: Direction,
-    /// Who asked.
-    pub(super) source: IpAddr,
-    /// Who was asked.
-    pub(super) destination: IpAddr,
-    /// `tcp`, `udp`, `icmp` and so on.
-    pub(super) protocol: String,
-    /// Of who was asked; 0 where the protocol has none.
-    pub(super) port: u16,
+pub struct Refused {
+    /// Which.
+    pub knock: Knock,
     /// How many.
-    pub(super) packets: u64,
+    pub packets: u64,
     /// How many bytes.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// When the last one came.
-    pub(super) last: SystemTime,
+    pub last: SystemTime,
 }
 
 /// The sets of the filter that remember refusals, with whose policy refused.
@@ -62,46 +69,48 @@ pub(super) fn name_of(map: &MemberMap, names: &Directory, address: IpAddr) -> Op
 impl Refused {
     /// In the API's words, with what would allow it.
     pub(super) fn to_wire(&self, map: &MemberMap, names: &Directory) -> v1::FabricDrop {
-        let name = |address| name_of(map, names, address);
-        let (source, destination) = (name(self.source), name(self.destination));
-        let remedy = match self.side {
-            Direction::Out => {
-                self.remedy("allowTo", source.as_deref(), self.destination, destination.as_deref())
-            }
-            Direction::In => self.remedy("allowFrom", destination.as_deref(), self.source, source.as_deref()),
-        };
+        let Knock { side, source, destination, protocol, port } = &self.knock;
+        let name = |address| name_of(map, names, address).unwrap_or_default();
         v1::FabricDrop {
-            side: match self.side {
+            side: match side {
                 Direction::Out => v1::FabricSide::Sender,
                 Direction::In => v1::FabricSide::Receiver,
             } as i32,
-            source: self.source.to_string(),
-            source_name: source.unwrap_or_default(),
-            destination: self.destination.to_string(),
-            destination_name: destination.unwrap_or_default(),
-            protocol: self.protocol.clone(),
-            port: self.port.into(),
+            source: source.to_string(),
+            source_name: name(*source),
+            destination: destination.to_string(),
+            destination_name: name(*destination),
+            protocol: protocol.clone(),
+            port: (*port).into(),
             packets: self.packets,
             bytes: self.bytes,
             last: Some(timestamp(self.last)),
-            remedy,
+            remedy: self.knock.remedy(map, names),
         }
     }
+}
 
-    /// What to write, and in whose manifest.
-    fn remedy(&self, list: &str, own: Option<&str>, peer: IpAddr, peer_name: Option<&str>) -> String {
-        let is_host = |name: &&str| name.starts_with(HOST) && name[HOST.len()..].starts_with('@');
+impl Knock {
+    /// What would allow it: what to write, and in whose manifest.
+    pub(super) fn remedy(&self, map: &MemberMap, names: &Directory) -> String {
+        let (list, own, peer) = match self.side {
+            Direction::Out => ("allowTo", self.source, self.destination),
+            Direction::In => ("allowFrom", self.destination, self.source),
+        };
+        let is_inside = |address| map.plan().range().contains(address) || map.plan().ipv6().contains(address);
+        let is_host = |name: &String| name.starts_with(HOST) && name[HOST.len()..].starts_with('@');
+        let (own, peer_name) = (name_of(map, names, own), name_of(map, names, peer));
         let Some(own) = own else {
             return format!("the sender has no address in the fabric: give it a fabric block with {list}");
         };
-        if is_host(&own) {
-            return "nothing: a capsule itself takes no connections from workloads".into();
-        }
-        if list == "allowTo" && peer_name.is_some_and(|name| is_host(&name)) {
+        if is_host(&own) || (list == "allowTo" && peer_name.as_ref().is_some_and(is_host)) {
             return "nothing: a capsule itself takes no connections from workloads".into();
         }
         let peer = match (peer_name, peer) {
-            (Some(name), _) => name.to_owned(),
+            (Some(name), _) => name,
+            (None, outside) if !is_inside(outside) => {
+                return format!("{outside} is outside the fabric: give it a fabric block with allowTo");
+            }
             (None, IpAddr::V4(peer)) => format!("cidr:{peer}/32"),
             (None, IpAddr::V6(peer)) => format!("cidr:[{peer}/128]"),
         };
@@ -127,12 +136,15 @@ fn refused(side: Direction, element: &Value, now: SystemTime) -> Option<Refused>
     let key = element["val"]["concat"].as_array()?;
     let address = |at: usize| key.get(at)?.as_str()?.parse::<IpAddr>().ok();
     let expires = element["expires"].as_u64().map_or(AGE, Duration::from_secs);
-    Some(Refused {
+    let knock = Knock {
         side,
         source: address(0)?,
         destination: address(1)?,
         protocol: protocol(key.get(2)?)?,
         port: key.get(3)?.as_u64().and_then(|port| u16::try_from(port).ok())?,
+    };
+    Some(Refused {
+        knock,
         packets: element["counter"]["packets"].as_u64()?,
         bytes: element["counter"]["bytes"].as_u64()?,
         last: now - AGE.saturating_sub(expires),
@@ -167,11 +179,9 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
         let found = parse(Direction::In, json, now).unwrap();
         assert_eq!(found.len(), 1);
-        let Refused { source, protocol, port, packets, last, .. } = &found[0];
-        assert_eq!(
-            (source.to_string().as_str(), protocol.as_str(), *port, *packets),
-            ("100.64.4.2", "tcp", 80, 7)
-        );
+        let Refused { knock, packets, last, .. } = &found[0];
+        let knock = (knock.source.to_string(), knock.protocol.as_str(), knock.port);
+        assert_eq!((knock, *packets), (("100.64.4.2".to_owned(), "tcp", 80), 7));
         assert_eq!(*last, now - Duration::from_secs(10));
         assert_eq!(parse(Direction::In, r#"{"nftables": [{"set": {}}]}"#, now).unwrap(), []);
         assert!(parse(Direction::In, "", now).is_err());

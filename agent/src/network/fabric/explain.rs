@@ -1,10 +1,10 @@
-//! One flow, as this capsule's part of the network really has it: what the name service answers, what
-//! the kernel's packet filter holds, and by which links packets go on.
+//! One flow, as this capsule's part of the network really has it: what the name service answers, and
+//! what the policies say, those that are written and those that the kernel's packet filter holds.
 
-use std::{io, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{net::IpAddr, sync::Arc};
 
 use capsule_fabric::{
-    map::Addresses,
+    map::{Addresses, MemberMap},
     policy::{Direction, Directory, Flow, Set, allowing},
 };
 use capsule_proto::{
@@ -14,53 +14,37 @@ use capsule_proto::{
 
 use super::{
     Part,
-    drops::{self, Refused},
+    drops::{self, Knock, Refused},
     rows,
     table::Row,
     task,
     view::View,
 };
 use crate::{
-    network::{Network, NetworkError, blocking},
-    sys::{
-        link,
-        netlink::{self, Netlink, netns_of},
-        nft,
-        route::{self, Next},
-    },
+    network::{Network, NetworkError},
+    sys::{nft, run::RunError},
 };
 
-/// What one end's policy says of a flow.
+/// What one end's policy says of some flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Consent {
-    /// The reference of the manifest that allows it.
-    pub reference: Option<Reference>,
     /// All that the manifest has.
     pub references: Vec<String>,
+    /// Of each flow.
+    pub flows: Vec<Allowance>,
+}
+
+/// What a policy says of one flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Which.
+    pub flow: Flow,
+    /// The reference of the manifest that allows it.
+    pub reference: Option<Reference>,
     /// Whether the packet filter that is loaded has it.
     pub allowed: bool,
     /// Packets of this very pair and port that were let through since it was loaded.
     pub passed: u64,
-}
-
-/// How a packet goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leg {
-    /// Name of the link.
-    pub link: String,
-    /// What the kernel says.
-    pub next: Next,
-}
-
-/// Where a packet is when its way is asked for.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// In a workload, whose process this is.
-    Inside(u32),
-    /// It came to the capsule by this link.
-    CameBy(String),
-    /// The capsule itself sends it.
-    Own,
 }
 
 impl Network {
@@ -75,123 +59,91 @@ impl Network {
         self.inner.fabric.told.names.borrow().clone()
     }
 
-    /// The bridge's name.
-    pub fn bridge(&self) -> &str {
-        &self.inner.layout.bridge
-    }
-
-    /// What a workload's policy says of a flow.
+    /// What a workload's policy says of these flows.
     pub async fn consent(
         &self,
         workload: &Name,
         direction: Direction,
-        flow: Flow,
+        flows: &[Flow],
     ) -> Result<Consent, NetworkError> {
         let rows = self.inner.store.read(rows).await?;
-        let mut consent = self.inner.fabric.written(workload, &rows, direction, &flow);
+        let mut consent = self.inner.fabric.written(workload, &rows, direction, flows);
         let table = task::table(&self.inner.layout);
-        let failed = |error| NetworkError::Firewall(Arc::new(error));
-        let names = nft::sets("inet", &table).await.map_err(failed)?.unwrap_or_default();
+        let names = nft::sets("inet", &table).await.map_err(unfiltered)?.unwrap_or_default();
         let sets = names.iter().filter_map(|name| name.parse::<Set>().ok());
         let sets: Vec<Set> = sets.filter(|set| set.direction == direction).collect();
-        let singular = format!("singular{}", flow.family());
-        let peer = flow.peer(direction).to_string();
-        let is_singular = nft::element("inet", &table, &singular, &peer).await.map_err(failed)?.is_some();
-        for set in sets.iter().filter(|set| !is_singular || set.is_for_singular()) {
-            let Some(element) = flow.element(set) else { continue };
-            let found = nft::element("inet", &table, &set.to_string(), &element.text(set)).await;
-            let Some(packets) = found.map_err(failed)? else { continue };
-            consent.allowed = true;
-            if set.is_exact() {
-                consent.passed += packets;
-            }
+        for allowance in &mut consent.flows {
+            look_up(&table, &sets, direction, allowance).await?;
         }
         Ok(consent)
     }
 
+    /// What was refused here of late, the latest first.
+    pub async fn refused(&self) -> Result<Vec<Refused>, NetworkError> {
+        self.inner.fabric.refused(&self.inner.layout).await
+    }
+
     /// What would make the policy of one end allow a flow.
     pub fn remedy(&self, direction: Direction, flow: &Flow, request: Request) -> String {
-        let Some(map) = self.inner.fabric.membership.map.borrow().clone() else { return String::new() };
-        let refused = Refused {
-            side: direction,
-            source: flow.source,
-            destination: flow.destination,
-            protocol: request.protocol().to_owned(),
-            port: request.port(),
-            packets: 0,
-            bytes: 0,
-            last: SystemTime::UNIX_EPOCH,
-        };
-        refused.to_wire(&map, &self.known()).remedy
+        let Some(map) = self.map() else { return String::new() };
+        let (source, destination) = (flow.source, flow.destination);
+        let protocol = request.protocol().to_owned();
+        let knock = Knock { side: direction, source, destination, protocol, port: request.port() };
+        knock.remedy(&map, &self.known())
     }
 
     /// Who has an address, as a policy names it.
     pub fn name_of(&self, address: IpAddr) -> Option<String> {
-        let map = self.inner.fabric.membership.map.borrow().clone()?;
-        drops::name_of(&map, &self.known(), address)
+        drops::name_of(&*self.map()?, &self.known(), address)
     }
 
-    /// How a packet goes on from a place; `None` where it does not.
-    pub async fn next(
-        &self,
-        place: Place,
-        to: IpAddr,
-        from: Option<IpAddr>,
-    ) -> Result<Option<Leg>, NetworkError> {
-        let attempt = NetworkError::kernel(format!("ask for the route to {to}"));
-        blocking(move || leg(&place, to, from).map_err(attempt)).await
+    fn map(&self) -> Option<Arc<MemberMap>> {
+        self.inner.fabric.membership.map.borrow().clone()
     }
 }
 
 impl Part {
     /// What the manifest says, apart from what the kernel has.
-    fn written(&self, workload: &Name, rows: &[Row], direction: Direction, flow: &Flow) -> Consent {
+    fn written(&self, workload: &Name, rows: &[Row], direction: Direction, flows: &[Flow]) -> Consent {
         let map = self.membership.map.borrow().clone();
         let directory = self.membership.directory.borrow().clone();
         let view = View::new(map.as_deref(), self.membership.capsule, rows, &directory);
-        let Some((subject, world)) = view.subject(workload).zip(view.world()) else {
-            return Consent::default();
-        };
-        let references = match direction {
-            Direction::Out => &subject.allow_to,
-            Direction::In => &subject.allow_from,
+        let known = view.subject(workload).zip(view.world());
+        let references = known.as_ref().map(|(subject, _)| subject.references(direction));
+        let allowance = |flow: &Flow| {
+            let reference =
+                known.as_ref().and_then(|(subject, world)| allowing(world, subject, direction, flow));
+            Allowance { flow: *flow, reference: reference.cloned(), allowed: false, passed: 0 }
         };
         Consent {
-            reference: allowing(&world, subject, direction, flow).cloned(),
-            references: references.iter().map(Reference::to_string).collect(),
-            ..Consent::default()
+            references: references.into_iter().flatten().map(Reference::to_string).collect(),
+            flows: flows.iter().map(allowance).collect(),
         }
     }
 }
 
-fn leg(place: &Place, to: IpAddr, from: Option<IpAddr>) -> io::Result<Option<Leg>> {
-    let by_name = |netlink: &mut Netlink, name: &str| {
-        Ok::<_, io::Error>(link::find(netlink, name)?.map(|link| link.index))
-    };
-    match place {
-        Place::Inside(pid) => netlink::in_netns(&netns_of(*pid), || {
-            let mut netlink = Netlink::open()?;
-            onward(&mut netlink, to, from, None)
-        }),
-        Place::CameBy(link) => {
-            let mut netlink = Netlink::open()?;
-            match by_name(&mut netlink, link)? {
-                Some(index) => onward(&mut netlink, to, from, Some(index)),
-                None => Ok(None),
-            }
+/// Asks the loaded filter about one flow.
+async fn look_up(
+    table: &str,
+    sets: &[Set],
+    direction: Direction,
+    allowance: &mut Allowance,
+) -> Result<(), NetworkError> {
+    let flow = allowance.flow;
+    let (singular, peer) = (format!("singular{}", flow.family()), flow.peer(direction).to_string());
+    let is_singular = nft::element("inet", table, &singular, &peer).await.map_err(unfiltered)?.is_some();
+    for set in sets.iter().filter(|set| !is_singular || set.is_for_singular()) {
+        let Some(element) = flow.element(set) else { continue };
+        let found = nft::element("inet", table, &set.to_string(), &element.text(set)).await;
+        let Some(packets) = found.map_err(unfiltered)? else { continue };
+        allowance.allowed = true;
+        if set.is_exact() {
+            allowance.passed += packets;
         }
-        Place::Own => onward(&mut Netlink::open()?, to, from, None),
     }
+    Ok(())
 }
 
-fn onward(
-    netlink: &mut Netlink,
-    to: IpAddr,
-    from: Option<IpAddr>,
-    by: Option<u32>,
-) -> io::Result<Option<Leg>> {
-    let Some(next) = route::next(netlink, to, from, by)? else { return Ok(None) };
-    let links = link::links(netlink)?;
-    let link = links.into_iter().find(|link| link.index == next.link).map(|link| link.name);
-    Ok(Some(Leg { link: link.unwrap_or_default(), next }))
+fn unfiltered(error: RunError) -> NetworkError {
+    NetworkError::Firewall(Arc::new(error))
 }

@@ -3,7 +3,7 @@
 //! - `table.rs`: who has which place, in SQLite; `view.rs`: what follows from it and the map, pure;
 //! - `task.rs`: the task that makes it so, and again whenever something changed;
 //! - `plumb.rs`: addresses and routes by netlink; `drops.rs`: what was refused; `explain.rs`: one flow,
-//!   as names, policies and routes have it.
+//!   as names and policies have it.
 //!
 //! The policies have an nftables table of their own, so that a published port costs no reload of
 //! ten thousand rules, nor a policy one of the ports.
@@ -25,8 +25,11 @@ use capsule_proto::{Name, v1};
 use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::explain::{Consent, Leg, Place};
 pub(super) use self::task::Tools;
+pub use self::{
+    drops::{Knock, Refused},
+    explain::{Allowance, Consent},
+};
 use self::{
     task::{Request, Task},
     view::{Hosts, View},
@@ -191,9 +194,7 @@ impl Part {
     }
 
     /// What was refused of late, the latest first.
-    pub(super) async fn drops(&self, layout: &Layout) -> Result<Vec<v1::FabricDrop>, NetworkError> {
-        let Some(map) = self.membership.map.borrow().clone() else { return Ok(Vec::new()) };
-        let names = self.told.names.borrow().clone();
+    async fn refused(&self, layout: &Layout) -> Result<Vec<Refused>, NetworkError> {
         let mut found = Vec::new();
         for (side, set) in drops::SETS {
             let failed = |error| NetworkError::Firewall(Arc::new(error));
@@ -201,7 +202,15 @@ impl Part {
             found.extend(drops::parse(side, &json, SystemTime::now())?);
         }
         found.sort_by_key(|refused| std::cmp::Reverse(refused.last));
-        Ok(found.iter().map(|refused| refused.to_wire(&map, &names)).collect())
+        Ok(found)
+    }
+
+    /// The same in the API's words; none outside a fabric.
+    pub(super) async fn drops(&self, layout: &Layout) -> Result<Vec<v1::FabricDrop>, NetworkError> {
+        let Some(map) = self.membership.map.borrow().clone() else { return Ok(Vec::new()) };
+        let refused = self.refused(layout).await?;
+        let names = self.told.names.borrow().clone();
+        Ok(refused.iter().map(|refused| refused.to_wire(&map, &names)).collect())
     }
 
     async fn ask(
