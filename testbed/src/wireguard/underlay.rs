@@ -1,4 +1,4 @@
-//! Namespaces joined by wires: two by one wire, more by a switch.
+//! Namespaces joined by wires and a switch, as the capsules of a fleet are.
 
 use std::{
     fmt::Write as _,
@@ -30,11 +30,7 @@ impl Underlay {
         for at in 0..members {
             netns::ensure(&this.namespace(at))?;
         }
-        if members == 2 {
-            this.join_two()?;
-        } else {
-            this.join_by_switch()?;
-        }
+        this.join()?;
         for at in 0..members {
             let [v4, v6] = this.addresses(at);
             let commands = format!(
@@ -61,15 +57,7 @@ impl Underlay {
         [Ipv4Addr::new(10, 9, 0, host).into(), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, host.into()).into()]
     }
 
-    fn join_two(&self) -> Result<()> {
-        let other = self.namespace(1);
-        link::batch_in(
-            &self.namespace(0),
-            &format!("link add {WIRE} type veth peer name {WIRE} netns {other}\n"),
-        )
-    }
-
-    fn join_by_switch(&self) -> Result<()> {
+    fn join(&self) -> Result<()> {
         let hub = self.hub();
         netns::ensure(&hub)?;
         let mut commands = String::from("link add switch type bridge\nlink set switch up\n");
