@@ -27,21 +27,23 @@ impl<'a> Contestant<'a> {
     }
 }
 
+/// A round to warm up, numbered 0, and `rounds` that count, in each of which `count` contestants have a
+/// turn; each begins with another one. Round and contestant of every turn.
+pub fn turns(rounds: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..=rounds).flat_map(move |round| (0..count).map(move |place| (round, (round + place) % count)))
+}
+
 /// Runs a round to warm up and `rounds` that count; each begins with another contestant.
 /// Milliseconds of each, in the order given.
 pub async fn race(rounds: usize, contestants: &mut [Contestant<'_>]) -> Result<Vec<(String, Samples)>> {
     let mut results: Vec<(String, Samples)> =
         contestants.iter().map(|contestant| (contestant.name.clone(), Samples::default())).collect();
-    let count = contestants.len();
-    for round in 0..=rounds {
-        for place in 0..count {
-            let at = (round + place) % count;
-            let contestant = &mut contestants[at];
-            let took = (contestant.turn)(round).await;
-            let took = took.with_context(|| format!("{} failed in round {round}", contestant.name))?;
-            if round > 0 {
-                results[at].1.push(took.as_secs_f64() * 1000.0);
-            }
+    for (round, at) in turns(rounds, contestants.len()) {
+        let contestant = &mut contestants[at];
+        let took = (contestant.turn)(round).await;
+        let took = took.with_context(|| format!("{} failed in round {round}", contestant.name))?;
+        if round > 0 {
+            results[at].1.push(took.as_secs_f64() * 1000.0);
         }
     }
     Ok(results)

@@ -151,6 +151,12 @@ impl Fleet {
         self.operator.run(words).await
     }
 
+    /// Makes all its capsules members of one fabric.
+    pub async fn enroll_all(&self) -> Result<()> {
+        self.fleetctl(&["fabric", "init"]).await?.ok()?;
+        self.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok().map(drop)
+    }
+
     /// Where a test may keep its files; goes with the fleet.
     pub fn dir(&self) -> PathBuf {
         self.testbed().record.dir.clone()

@@ -34,6 +34,9 @@ async fn eight_capsules_become_one_network_and_repeating_it_changes_nothing() ->
     ensure!(before["peers"].as_array().is_some_and(|peers| peers.len() == 7), "{before}");
     let again = fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
     ensure!(again.stderr.contains("nothing to do"), "{}{}", again.stdout, again.stderr);
+    let again = fleet.fleetctl(&["--all", "fabric", "enroll", "--yes", "-o", "json"]).await?.ok()?;
+    let unchanged = again.stdout.lines().filter(|line| line.contains("\"changed\":false")).count();
+    ensure!(unchanged == 8, "programs are told of each that there was nothing to do: {}", again.stdout);
     let after = membership(&a).await?;
     ensure!(before["generation"] == after["generation"], "{before} {after}");
     // A change of one peer leaves the others' sessions and counters alone.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use capsule_fabric::MEMBER_PORT;
 use capsule_proto::member::v1::{
     Directory, LinkMessage, WorkloadAddress, link_message::Body, member_client::MemberClient,
 };
@@ -25,7 +26,6 @@ const LIMIT: Duration = Duration::from_mins(1);
 const PORT: u16 = 9000;
 /// Of one lie, in bytes: by its size it is told from an honest word.
 const LIE_BYTES: usize = 1000;
-const MEMBER_PORT: u16 = 50002;
 
 /// Hears datagrams inside a workload.
 struct Ear(UdpSocket);

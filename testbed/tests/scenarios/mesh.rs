@@ -24,8 +24,7 @@ pub async fn mesh(nodes: usize) -> Result<Fleet> {
 
 /// Makes all capsules of a fleet members of one fabric.
 pub async fn enroll(fleet: Fleet) -> Result<Fleet> {
-    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
-    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok()?;
+    fleet.enroll_all().await?;
     Ok(fleet)
 }
 

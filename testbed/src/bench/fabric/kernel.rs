@@ -10,12 +10,13 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{enroll_all, pair::Pair};
+use super::pair::Pair;
 use crate::{
     bench::{
         Effort,
         mesh::tool::Server,
         peer,
+        race::turns,
         report::{Limit, Row},
         stats::Samples,
     },
@@ -80,7 +81,7 @@ fn in_guest(rounds: usize) -> Result<Figures> {
 async fn measure(rounds: usize) -> Result<Figures> {
     peer::require(&["iperf3", "wg"])?;
     let fleet = Fleet::netns(2).await?;
-    enroll_all(&fleet).await?;
+    fleet.enroll_all().await?;
     let pair = Pair::start(&fleet, ["a", "b"], RULES).await?;
     ensure!(pair.devices.is_empty(), "the agents do not use the kernel's WireGuard: {:?}", pair.devices);
     let mesh = Mesh::start(&[Make::Kernel, Make::Kernel], Family::V4)?;
@@ -92,14 +93,11 @@ async fn measure(rounds: usize) -> Result<Figures> {
         (near.namespace.clone(), Server::start(&far.namespace, far.inside[0]).await?),
     ];
     let mut figures = <[Vec<f64>; 3]>::default();
-    for round in 0..=rounds {
-        for turn in 0..contestants.len() {
-            let at = (round + turn) % contestants.len();
-            let (from, server) = &contestants[at];
-            let run = server.tcp(from, &[]).await?;
-            if round > 0 {
-                figures[at].push(run.megabits);
-            }
+    for (round, at) in turns(rounds, contestants.len()) {
+        let (from, server) = &contestants[at];
+        let run = server.tcp(from, &[]).await?;
+        if round > 0 {
+            figures[at].push(run.megabits);
         }
     }
     fleet.passed();

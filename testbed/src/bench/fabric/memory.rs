@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::enroll_all;
 use crate::{
     bench::{
         Effort,
@@ -44,7 +43,7 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
         Ok(samples)
     };
     let before = look().await?;
-    enroll_all(&fleet).await?;
+    fleet.enroll_all().await?;
     let each = WORKLOADS.div_ceil(names.len() - 1);
     let known: Vec<String> = (0..each).map(|at| idle(&format!("w{at}"), "allowFrom", &[])).collect();
     for peer in &names[1..] {

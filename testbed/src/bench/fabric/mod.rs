@@ -10,13 +10,3 @@ pub mod memory;
 pub mod pair;
 pub mod ready;
 pub mod rules;
-
-use anyhow::Result;
-
-use crate::scenario::Fleet;
-
-/// Makes all capsules of a fleet members of one fabric.
-pub async fn enroll_all(fleet: &Fleet) -> Result<()> {
-    fleet.fleetctl(&["fabric", "init"]).await?.ok()?;
-    fleet.fleetctl(&["--all", "fabric", "enroll", "--yes"]).await?.ok().map(drop)
-}

@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::enroll_all;
 use crate::{
     bench::{
         Effort,
@@ -30,7 +29,7 @@ const POLL: Duration = Duration::from_millis(1);
 
 pub async fn run(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(MEMBERS).await?;
-    enroll_all(&fleet).await?;
+    fleet.enroll_all().await?;
     let (a, b) = (fleet.capsule("a"), fleet.capsule("b"));
     b.apply(&shell("asked", FOREVER, &format!("  fabric: {{ allowFrom: ['caller@a:{PORT}'] }}\n"))).await?;
     b.wait_running("asked").await?;

@@ -9,14 +9,12 @@ use capsule_fabric::{
 };
 use capsule_proto::Name;
 
-use super::{
-    enroll_all,
-    pair::{Pair, others},
-};
+use super::pair::{Pair, others};
 use crate::{
     bench::{
         Effort,
         mesh::tool::Server,
+        race::turns,
         report::{Limit, Row},
         stats::Samples,
     },
@@ -111,7 +109,7 @@ impl Fabric {
 /// One TCP stream between workloads whose policies are long, beside one between others whose are not.
 pub async fn cost(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(4).await?;
-    enroll_all(&fleet).await?;
+    fleet.enroll_all().await?;
     let pairs = [Pair::start(&fleet, ["a", "b"], MANY).await?, Pair::start(&fleet, ["c", "d"], FEW).await?];
     let mut servers = Vec::new();
     for pair in &pairs {
@@ -119,15 +117,12 @@ pub async fn cost(effort: Effort) -> Result<Vec<Row>> {
     }
     let mut samples = [Samples::default(), Samples::default()];
     let mut cpu = [Samples::default(), Samples::default()];
-    for round in 0..=effort.rounds(ROUNDS) {
-        for turn in 0..pairs.len() {
-            let at = (round + turn) % pairs.len();
-            let before = pairs[at].cpu_seconds()?;
-            let run = servers[at].tcp(&pairs[at].namespaces[0], &[]).await?;
-            if round > 0 {
-                samples[at].push(run.megabits);
-                cpu[at].push((pairs[at].cpu_seconds()? - before) / run.gigabytes);
-            }
+    for (round, at) in turns(effort.rounds(ROUNDS), pairs.len()) {
+        let before = pairs[at].cpu_seconds()?;
+        let run = servers[at].tcp(&pairs[at].namespaces[0], &[]).await?;
+        if round > 0 {
+            samples[at].push(run.megabits);
+            cpu[at].push((pairs[at].cpu_seconds()? - before) / run.gigabytes);
         }
     }
     fleet.passed();

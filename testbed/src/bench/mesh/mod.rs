@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result};
 use self::tool::Server;
 use super::{
     Effort,
-    fabric::{self, pair::Pair},
+    fabric::pair::Pair,
     peer,
+    race::turns,
     report::{Limit, Row},
     stats::Samples,
 };
@@ -145,12 +146,9 @@ impl Contestant {
 pub async fn tcp(effort: Effort) -> Result<Vec<Row>> {
     let fleet = Fleet::netns(2).await?;
     let mut contestants = contestants(&fleet).await?;
-    for round in 0..=effort.rounds(ROUNDS) {
-        let count = contestants.len();
-        for place in 0..count {
-            let contestant = &mut contestants[(round + place) % count];
-            contestant.tcp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
-        }
+    for (round, at) in turns(effort.rounds(ROUNDS), contestants.len()) {
+        let contestant = &mut contestants[at];
+        contestant.tcp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
     }
     fleet.passed();
     Ok([
@@ -170,12 +168,9 @@ pub async fn udp(effort: Effort) -> Result<Vec<Row>> {
     if let Some(boringtun) = Make::boringtun() {
         contestants.push(Contestant::behind(BORINGTUN_BEHIND, boringtun).await?);
     }
-    for round in 0..=effort.rounds(ROUNDS) {
-        let count = contestants.len();
-        for place in 0..count {
-            let contestant = &mut contestants[(round + place) % count];
-            contestant.udp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
-        }
+    for (round, at) in turns(effort.rounds(ROUNDS), contestants.len()) {
+        let contestant = &mut contestants[at];
+        contestant.udp(round > 0).await.with_context(|| format!("{} failed", contestant.name))?;
     }
     fleet.passed();
     // Of packets that nobody joins, bridge and veth cost as much as a device: like beside like.
@@ -233,7 +228,7 @@ fn newest_go() -> Make {
 /// Ours are workloads with their policies, beside devices that do nothing else.
 async fn contestants(fleet: &Fleet) -> Result<Vec<Contestant>> {
     peer::require(&["iperf3", "ping", "wg"])?;
-    fabric::enroll_all(fleet).await?;
+    fleet.enroll_all().await?;
     let pair = Pair::start(fleet, ["a", "b"], RULES).await?;
     let mut contestants = vec![
         Contestant::new("bare wire", Between::Wire(Underlay::new(2)?)).await?,
