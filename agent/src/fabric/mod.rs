@@ -226,7 +226,7 @@ impl Fabric {
             // Nothing happened to the map.
             Ok(None) | Err(FabricError::Store(_) | FabricError::Closed) => {}
             Err(error) => {
-                let text = format!("{told} was refused: {}", crate::status::chain(error));
+                let text = format!("{told}, was refused: {}", crate::status::chain(error));
                 self.emit(NewEvent::new(SUBJECT, "", "MapRefused", text).warning());
             }
         }
@@ -369,13 +369,13 @@ pub async fn teardown(config: &FabricConfig, capsule_id: &str) -> Result<(), Fab
     }
 }
 
-/// "the map of generation 7 by 5f3c… (from ann)", as far as it can be told.
+/// "the member map of generation 7, signed by 5f3c… and brought by ann", as far as it can be told.
 fn told(wire: &v1::SignedMap, carrier: &str) -> String {
     let generation = SignedMap::try_from(wire.clone()).map_or_else(
         |_| "a member map".to_owned(),
         |signed| format!("the member map of generation {}", signed.map().generation()),
     );
-    format!("{generation}, signed by {:.32} and brought by {carrier},", wire.key_id)
+    format!("{generation}, signed by {:.32} and brought by {carrier}", wire.key_id)
 }
 
 fn told_diff(diff: &Diff) -> String {

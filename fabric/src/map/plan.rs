@@ -110,6 +110,20 @@ impl AddressPlan {
         self.range
     }
 
+    /// Whether nobody on the internet has these IPv4 addresses (RFC 1918, RFC 6598).
+    pub fn is_private(&self) -> bool {
+        const PRIVATE: [(Ipv4Addr, u8); 4] = [
+            (Ipv4Addr::new(10, 0, 0, 0), 8),
+            (Ipv4Addr::new(172, 16, 0, 0), 12),
+            (Ipv4Addr::new(192, 168, 0, 0), 16),
+            (Ipv4Addr::new(100, 64, 0, 0), 10),
+        ];
+        PRIVATE.iter().any(|(first, length)| {
+            let whole = Prefix::around((*first).into(), *length);
+            *length <= self.range.length() && whole.contains(self.range.address())
+        })
+    }
+
     /// All IPv6 addresses of the fabric.
     pub fn ipv6(&self) -> Prefix {
         self.ipv6
@@ -227,6 +241,15 @@ mod tests {
 
     fn plan(range: &str, slice: u32) -> Result<AddressPlan, PlanError> {
         AddressPlan::new(prefix(range), slice, prefix("fd12:3456:789a::/48"))
+    }
+
+    #[test]
+    fn private_is_what_nobody_on_the_internet_has() {
+        let is_private = |range: &str| plan(range, 24).unwrap().is_private();
+        assert!(
+            ["10.200.0.0/16", "172.31.0.0/16", "192.168.0.0/16", "100.64.0.0/10"].into_iter().all(is_private)
+        );
+        assert!(!["8.0.0.0/8", "172.0.0.0/8", "100.0.0.0/9", "192.168.0.0/15"].into_iter().any(is_private));
     }
 
     #[test]

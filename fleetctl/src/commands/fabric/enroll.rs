@@ -72,7 +72,12 @@ impl Enroll {
                 confirm(&news, "Enroll them with these keys?")?;
             }
         }
-        for (target, failure) in &failed {
+        // Of a member that is away, who brings it the map tells.
+        let is_told = |target: &Target| {
+            let capsule = target.capsule_id.parse().ok();
+            !candidates.is_empty() && capsule.is_some_and(|capsule| map.of_capsule(capsule).is_some())
+        };
+        for (target, failure) in failed.iter().filter(|(target, _)| !is_told(target)) {
             crate::print_failure(&session.out, &target.name, failure.clone());
         }
         if candidates.is_empty() {

@@ -58,6 +58,12 @@ impl Init {
                     plan.workload_offsets().len()
                 ));
                 session.out.note("its members come with `fleetctl fabric enroll`");
+                if !plan.is_private() {
+                    session.out.note(&format!(
+                        "{} has public addresses: members will not reach who has them on the internet",
+                        plan.range()
+                    ));
+                }
                 if plan.range().to_string() == AddressPlan::DEFAULT_RANGE {
                     session.out.note(
                         "some overlay VPNs and providers use 100.64.0.0/10 as well; where you do, make the fabric with another \

@@ -11,14 +11,17 @@ use crate::{
     exit::Exit,
     failure::{Failure, usage},
     gather::gather,
-    output::answer::Layout,
+    output::answer::{Answer, Layout, Printer},
     session::{QUICK, Session},
 };
 
-/// What `-o json` shows of a map that was taken.
+/// What `-o json` shows of a capsule that goes by the map.
 #[derive(Serialize)]
 struct Taken {
-    generation: u64,
+    /// As text, as every 64-bit number.
+    generation: String,
+    /// Whether it had another one before.
+    changed: bool,
 }
 
 /// Who gets the map after all others did.
@@ -85,14 +88,15 @@ impl Known {
         let behind: Vec<Target> =
             self.behind(signed).filter(|target| !targets.contains(target)).cloned().collect();
         targets.extend(behind);
-        let (mut open, mut away, mut settled) = (Vec::new(), Vec::new(), 0);
+        let (mut open, mut away, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for target in targets {
             match self.capsules.iter().find(|(known, _)| known.capsule_id == target.capsule_id) {
-                Some((_, Ok(Some(has)))) if has.bytes() == signed.bytes() => settled += 1,
+                Some((_, Ok(Some(has)))) if has.bytes() == signed.bytes() => settled.push(target),
                 Some((_, Err(failure))) => away.push((target, failure.clone())),
                 _ => open.push(target),
             }
         }
+        tell_settled(session, signed, &settled);
         if open.is_empty() && away.is_empty() {
             let generation = signed.map().generation();
             session.out.note(&format!("nothing to do: every member goes by generation {generation}"));
@@ -101,7 +105,7 @@ impl Known {
         let (later, first): (Vec<_>, Vec<_>) = open.into_iter().partition(|target| last.contains(target));
         let mut exits = vec![push(session, signed, first).await?];
         exits.push(push(session, signed, later).await?);
-        exits.push((settled > 0).then_some(Exit::ALL));
+        exits.push((!settled.is_empty()).then_some(Exit::ALL));
         exits.push((!away.is_empty()).then_some(Exit::NONE));
         let exit = total(&exits.into_iter().flatten().collect::<Vec<_>>());
         tell(session, &away, &strangers, exit, repeat);
@@ -122,14 +126,33 @@ async fn push(session: &Session, signed: &SignedMap, targets: Vec<Target>) -> Re
     if targets.is_empty() {
         return Ok(None);
     }
-    let layout = Layout::lines(|taken: &Taken, _| vec![format!("goes by generation {}", taken.generation)])
-        .named(|taken| vec![taken.generation.to_string()]);
     let request = PutMapRequest { map: Some(signed.wire().clone()) };
-    let exit = gather(session, targets, session.timeout(QUICK), layout, async |capsule| {
+    let exit = gather(session, targets, session.timeout(QUICK), layout(), async |capsule| {
         let taken = capsule.fabric().put_map(request.clone()).await?.into_inner();
-        Ok(Taken { generation: taken.generation })
+        Ok(Taken { generation: taken.generation.to_string(), changed: true })
     });
     exit.await.map(Some)
+}
+
+/// A line for each that was told; who had the map already is for programs to know.
+fn layout() -> Layout<Taken> {
+    let told = |taken: &Taken| taken.changed.then(|| format!("goes by generation {}", taken.generation));
+    Layout::lines(move |taken, _| told(taken).into_iter().collect())
+        .named(|taken| vec![taken.generation.clone()])
+}
+
+fn tell_settled(session: &Session, signed: &SignedMap, settled: &[Target]) {
+    let generation = signed.map().generation().to_string();
+    let answer = |(at, target): (usize, &Target)| Answer {
+        at,
+        capsule: target.name.clone(),
+        result: Ok(Taken { generation: generation.clone(), changed: false }),
+    };
+    for answer in settled.iter().enumerate().map(answer) {
+        let mut printer = Printer::new(session.out, layout(), settled.len());
+        printer.take(&[answer]);
+        printer.flush();
+    }
 }
 
 fn total(exits: &[Exit]) -> Exit {

@@ -1,5 +1,7 @@
 //! `fleetctl fabric remove`.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use capsule_fabric::map::Change;
 use capsule_proto::Name;
@@ -33,7 +35,7 @@ impl Remove {
         let mut known = Known::ask(session).await?;
         let map = known.map()?;
         let (mut lines, mut changes) = (Vec::new(), Vec::new());
-        for name in self.members {
+        for name in self.members.into_iter().collect::<BTreeSet<_>>() {
             let is_ours = session.fleet.contexts().get(name.as_str()).is_ok();
             if map.member(name.as_str()).is_none() && is_ours {
                 session.out.note(&format!("{name} is no member of the fabric"));

@@ -48,7 +48,7 @@ impl Reset {
         })
         .await?;
         if exit != Exit::NONE {
-            session.out.note("the others still expect them; `fleetctl fabric remove` tells them");
+            session.out.note("members that go on expecting one are told by `fleetctl fabric remove`");
         }
         Ok(exit)
     }

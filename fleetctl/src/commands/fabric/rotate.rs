@@ -50,10 +50,18 @@ impl RotateKey {
         );
         let mut changes = Vec::new();
         while let Some((target, key)) = keys.next().await {
-            // All or none: half a rotation is no use, and nothing was changed yet.
-            let key = key.map_err(Failure::from)?;
-            let key =
-                PublicKey::try_from(key.as_slice()).map_err(|error| Failure::local(error.to_string()))?;
+            let key = key.map_err(Failure::from).and_then(|key| {
+                PublicKey::try_from(key.as_slice()).map_err(|error| Failure::local(error.to_string()))
+            });
+            let key = match key {
+                Ok(key) => key,
+                // All or none: half a rotation is no use, and nothing was changed yet.
+                Err(failure) => {
+                    crate::print_failure(&session.out, &target.name, failure);
+                    session.out.note("no member was given a new key");
+                    return Ok(Exit::NONE);
+                }
+            };
             let owner = members.iter().find(|member| member.capsule.to_string() == target.capsule_id);
             changes.extend(owner.map(|member: &&Member| Change::SetKey(member.name.clone(), key)));
         }
