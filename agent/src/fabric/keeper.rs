@@ -55,6 +55,7 @@ impl Fabric {
         let kept = directory.borrow().clone();
         tokio::spawn(remember(self.0.store.clone(), directory, kept));
         tokio::spawn(look(self.0.config.port, local));
+        tokio::spawn(self.clone().try_next_key());
         tokio::spawn(keep(self.clone(), parts));
     }
 

@@ -87,6 +87,11 @@ impl Keys {
         [&pairs.present, &pairs.next].into_iter().flatten().map(|pair| pair.public).collect()
     }
 
+    /// Whether a next key waits for the map that names it.
+    pub(super) fn has_next(&self) -> bool {
+        self.pairs().next.is_some()
+    }
+
     /// The pair of a public key.
     pub(super) fn pair(&self, public: &PublicKey) -> Option<KeyPair> {
         let pairs = self.pairs();

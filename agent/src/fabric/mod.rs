@@ -3,7 +3,7 @@
 //! - `key.rs`: WireGuard keys, in files; `table.rs`: the map, in SQLite;
 //! - `link/`: a task that owns the WireGuard device, and the process of a userspace one;
 //! - [`peering`]: what members say to each other, and how each is reached; `keeper.rs`: the task that
-//!   keeps it to the present map;
+//!   keeps it to the present map; `rotation.rs`: the next key's turn where nobody knows the present one;
 //! - `taken.rs`: what the host has of addresses; `status.rs`, `rpc.rs`: what operators ask; `explain/`:
 //!   why one workload reaches another, or does not.
 //!
@@ -16,6 +16,7 @@ mod keeper;
 mod key;
 mod link;
 pub mod peering;
+mod rotation;
 pub mod rpc;
 mod status;
 mod table;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, anyhow};
 use capsule_client::{Capsule, Home, Selection};
 use capsule_fabric::map::{Generation, MemberMap};
-use capsule_proto::v1::{self, GetMapRequest, PutMapRequest, SignedMap};
+use capsule_proto::v1::{self, EnsureFabricKeyRequest, GetMapRequest, PutMapRequest, SignedMap};
 use testbed::scenario::Fleet;
 
 /// The newest map that the fleet's operator knows.
@@ -31,6 +31,12 @@ pub async fn put(fleet: &Fleet, capsule: &str, map: SignedMap) -> Result<()> {
     let capsule = connect(fleet, capsule).await?;
     let answer = capsule.fabric().put_map(PutMapRequest { map: Some(map) }).await;
     answer.map(drop).map_err(|status| anyhow!("{}", status.message()))
+}
+
+/// The key that is to replace a capsule's present one.
+pub async fn next_key(fleet: &Fleet, capsule: &str) -> Result<Vec<u8>> {
+    let mut fabric = connect(fleet, capsule).await?.fabric();
+    Ok(fabric.ensure_key(EnsureFabricKeyRequest { next: true }).await?.into_inner().public_key)
 }
 
 /// What one capsule goes by.
