@@ -10,9 +10,11 @@
 //! - [`network`]: bridge, addresses, ports, names; [`volume`]: block devices with a file system;
 //! - [`fabric`]: the capsule among others: its key, the member map, the link to its peers;
 //! - [`workload`]: the actors that make desired workloads real;
+//! - [`boot`]: the appliance: PID 1, and what it and the agent tell each other;
 //! - [`sys`]: one file per external tool or kernel interface.
 
 pub mod agent;
+pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod event;
