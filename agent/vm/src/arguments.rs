@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::{
-    Accelerator, Access, Disk, Error, Kernel, Machine, Network, Result, Share, machine::Firmware,
+    Accelerator, Access, Disk, Error, Kernel, Machine, Network, Result, Share,
+    disk::{Flush, Slot},
+    machine::{Firmware, OnReset},
     network::Link,
 };
 
@@ -29,7 +31,12 @@ pub(crate) struct Wiring {
 pub(crate) fn build(machine: &Machine, wiring: Wiring) -> Result<Vec<OsString>> {
     check(machine)?;
     let mut list = List::default();
-    list.words(&["-nodefaults", "-no-user-config", "-no-reboot", "-S", "-display", "none"]);
+    list.words(&["-nodefaults", "-no-user-config", "-S", "-display", "none"]);
+    match machine.on_reset {
+        OnReset::End => list.words(&["-no-reboot"]),
+        // A kernel that panicked resets by itself.
+        OnReset::Reboot => list.option("-action", "panic=none"),
+    }
     list.option("-M", "q35");
     list.option("-cpu", "max");
     list.option(
@@ -43,12 +50,18 @@ pub(crate) fn build(machine: &Machine, wiring: Wiring) -> Result<Vec<OsString>> 
     list.option("-m", machine.memory_mib.to_string());
     list.option("-chardev", format!("socket,id=qmp,fd={}", wiring.qmp));
     list.option("-mon", "chardev=qmp,mode=control");
-    list.option("-chardev", format!("socket,id=console,fd={}", wiring.console));
+    list.console(wiring.console, machine.console_log.as_deref());
     list.option("-serial", "chardev:console");
     // By which a guest's kernel tells of its panic.
     list.option("-device", "pvpanic");
     machine.firmware.iter().for_each(|firmware| list.firmware(firmware));
     machine.kernel.iter().for_each(|kernel| list.kernel(kernel));
+    machine.smbios_strings.iter().for_each(|text| {
+        list.option("-smbios", format!("type=11,value={}", escape(text)));
+    });
+    if machine.disks.iter().any(|disk| disk.slot == Slot::Usb) {
+        list.option("-device", "qemu-xhci,id=usb");
+    }
     machine.disks.iter().enumerate().for_each(|(at, disk)| list.disk(at, disk));
     machine.networks.iter().enumerate().for_each(|(at, network)| list.network(at, network));
     machine.shares.iter().for_each(|share| list.share(share));
@@ -91,6 +104,17 @@ impl List {
         self.words.extend([name.into(), value.into()]);
     }
 
+    fn console(&mut self, fd: RawFd, log: Option<&Path>) {
+        let socket = format!("socket,id=console,fd={fd}");
+        self.option(
+            "-chardev",
+            match log {
+                Some(log) => keyed(&format!("{socket},logfile="), log, ",logappend=on"),
+                None => socket.into(),
+            },
+        );
+    }
+
     fn firmware(&mut self, firmware: &Firmware) {
         let flash = |unit, path: &Path, access| {
             let rest = format!(",if=pflash,unit={unit},format=raw,readonly={}", readonly(access));
@@ -107,26 +131,26 @@ impl List {
     }
 
     fn disk(&mut self, at: usize, disk: &Disk) {
-        let rest =
-            format!(",if=none,id=disk{at},format={},readonly={}", disk.format.name(), readonly(disk.access));
-        self.option("-drive", keyed("file=", &disk.path, &rest));
-        let serial =
-            disk.serial.as_ref().map_or_else(String::new, |name| format!(",serial={}", escape(name)));
-        self.option("-device", format!("virtio-blk-pci,drive=disk{at}{serial}"));
+        if disk.slot == Slot::Port {
+            self.option("-device", format!("pcie-root-port,id=port{at},chassis={}", at + 1));
+        }
+        self.option("-drive", drive(at, disk));
+        self.option("-device", disk_device(at, disk));
     }
 
     fn network(&mut self, at: usize, network: &Network) {
+        let id = network_name(at);
         let link = match &network.link {
             Link::User(forwards) => {
                 let forwards = forwards.iter().map(|forward| format!(",{forward}"));
-                format!("user,id=net{at}{}", forwards.collect::<String>())
+                format!("user,id={id}{}", forwards.collect::<String>())
             }
-            Link::Tap(name) => format!("tap,id=net{at},ifname={},script=no,downscript=no", escape(name)),
+            Link::Tap(name) => format!("tap,id={id},ifname={},script=no,downscript=no", escape(name)),
         };
         self.option("-netdev", link);
         let mac = network.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
         let mac = mac.map_or_else(String::new, |mac| format!(",mac={mac}"));
-        self.option("-device", format!("virtio-net-pci,netdev=net{at}{mac}"));
+        self.option("-device", format!("virtio-net-pci,netdev={id}{mac}"));
     }
 
     fn share(&mut self, share: &Share) {
@@ -135,6 +159,44 @@ impl List {
         self.option("-fsdev", keyed(&format!("local,id={tag},path="), &share.dir, &rest));
         self.option("-device", format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
     }
+}
+
+/// What holds a disk's bytes, for `-drive` and for `drive_add`.
+pub(crate) fn drive(at: usize, disk: &Disk) -> OsString {
+    let flush = match disk.flush {
+        Flush::Disk => "",
+        Flush::Memory => ",cache=unsafe",
+    };
+    let (format, readonly) = (disk.format.name(), readonly(disk.access));
+    let rest = format!(",if=none,id={},format={format},readonly={readonly}{flush}", drive_name(at));
+    keyed("file=", &disk.path, &rest)
+}
+
+/// What the guest sees of it, for `-device` and for `device_add`.
+pub(crate) fn disk_device(at: usize, disk: &Disk) -> String {
+    let device = match disk.slot {
+        Slot::Fixed => "virtio-blk-pci".to_owned(),
+        Slot::Port => format!("virtio-blk-pci,bus=port{at}"),
+        Slot::Usb => "usb-storage,bus=usb.0,removable=on".to_owned(),
+    };
+    let serial = disk.serial.as_ref().map_or_else(String::new, |name| format!(",serial={}", escape(name)));
+    let index = disk.boot_index.map_or_else(String::new, |index| format!(",bootindex={index}"));
+    format!("{device},id={},drive={}{serial}{index}", disk_name(at), drive_name(at))
+}
+
+/// Of the device at this place among a machine's disks.
+pub(crate) fn disk_name(at: usize) -> String {
+    format!("device{at}")
+}
+
+/// Of what holds its bytes.
+pub(crate) fn drive_name(at: usize) -> String {
+    format!("disk{at}")
+}
+
+/// Of the card at this place among a machine's networks.
+pub(crate) fn network_name(at: usize) -> String {
+    format!("net{at}")
 }
 
 /// A path among `key=value` pairs, where commas end values.
@@ -182,7 +244,7 @@ mod tests {
     fn a_bare_machine_starts_paused_with_its_two_sockets() {
         assert_eq!(
             line(&bare()),
-            "-nodefaults -no-user-config -no-reboot -S -display none -M q35 -cpu max -accel tcg,thread=multi \
+            "-nodefaults -no-user-config -S -display none -no-reboot -M q35 -cpu max -accel tcg,thread=multi \
              -smp 1 -m 256 -chardev socket,id=qmp,fd=7 -mon chardev=qmp,mode=control -chardev \
              socket,id=console,fd=9 -serial chardev:console -device pvpanic -kernel k -append \
              console=ttyS0 panic=-1"
@@ -202,10 +264,40 @@ mod tests {
         assert_eq!(
             beyond(&machine),
             "-drive file=a,,b.img,if=none,id=disk0,format=raw,readonly=off \
-             -device virtio-blk-pci,drive=disk0,serial=data \
+             -device virtio-blk-pci,id=device0,drive=disk0,serial=data \
              -drive file=c.qcow2,if=none,id=disk1,format=qcow2,readonly=on \
-             -device virtio-blk-pci,drive=disk1"
+             -device virtio-blk-pci,id=device1,drive=disk1"
         );
+    }
+
+    #[test]
+    fn a_disk_that_can_be_taken_out_has_a_port_of_its_own_or_usb() {
+        let machine = bare()
+            .disk(Disk::raw("a").hot_plug().boot_index(1))
+            .disk(Disk::raw("b").usb().flush_to_memory().serial("stick").boot_index(0));
+        assert_eq!(
+            beyond(&machine),
+            "-device qemu-xhci,id=usb -device pcie-root-port,id=port0,chassis=1 \
+             -drive file=a,if=none,id=disk0,format=raw,readonly=off \
+             -device virtio-blk-pci,bus=port0,id=device0,drive=disk0,bootindex=1 \
+             -drive file=b,if=none,id=disk1,format=raw,readonly=off,cache=unsafe \
+             -device usb-storage,bus=usb.0,removable=on,id=device1,drive=disk1,serial=stick,bootindex=0"
+        );
+    }
+
+    #[test]
+    fn a_machine_that_reboots_does_so_whatever_reset_it() {
+        let line = line(&bare().reboots().watchdog());
+        assert!(!line.contains("-no-reboot"), "{line}");
+        assert!(line.contains("-action panic=none") && line.contains("-action watchdog=reset"), "{line}");
+    }
+
+    #[test]
+    fn strings_and_a_log_keep_their_commas() {
+        let machine = bare().smbios_string("a=b,c").console_log("x,y.log");
+        let line = line(&machine);
+        assert!(line.contains(" -smbios type=11,value=a=b,,c"), "{line}");
+        assert!(line.contains("socket,id=console,fd=9,logfile=x,,y.log,logappend=on "), "{line}");
     }
 
     #[test]

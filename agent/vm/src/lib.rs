@@ -14,6 +14,10 @@
 //! - [`console`]: everything that the guest wrote, and a place in it; [`shell`] types commands there.
 //! - [`initramfs`]: what a kernel that is booted directly begins with.
 //!
+//! A machine ends with its guest, unless it reboots: then [`Vm`] tells of each reset and why it came.
+//! What happens to machines happens to a running one: power cut, reset, an interrupt that makes a kernel
+//! panic, CPUs that stand still, a disk or a cable that is pulled.
+//!
 //! Two tasks run per machine: one keeps what the console brings, one reads QMP's events. Nothing is
 //! lost when a wait times out, and every wait has a limit. Machines do not outlive their owner: they
 //! are killed when their [`Vm`] is dropped, and by the kernel when this process dies.
@@ -39,7 +43,7 @@ pub use self::{
     disk::Disk,
     error::{Error, Result},
     machine::{Access, Firmware, Kernel, Machine, Share},
-    network::{Forward, Network},
+    network::{Carrier, Forward, Network},
     shell::Outcome,
-    vm::{Exit, Status, Vm},
+    vm::{Exit, Reset, Status, Vm},
 };

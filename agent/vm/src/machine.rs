@@ -18,6 +18,16 @@ pub struct Machine {
     pub(crate) shares: Vec<Share>,
     pub(crate) watchdog: bool,
     pub(crate) tpm: Option<PathBuf>,
+    pub(crate) on_reset: OnReset,
+    pub(crate) smbios_strings: Vec<String>,
+    pub(crate) console_log: Option<PathBuf>,
+}
+
+/// What a guest's reset does to its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnReset {
+    End,
+    Reboot,
 }
 
 /// Linux, booted without a boot loader.
@@ -71,6 +81,9 @@ impl Machine {
             shares: Vec::new(),
             watchdog: false,
             tpm: None,
+            on_reset: OnReset::End,
+            smbios_strings: Vec::new(),
+            console_log: None,
         }
     }
 
@@ -137,7 +150,7 @@ impl Machine {
         self
     }
 
-    /// An i6300ESB, which ends the machine once the guest has begun to feed it and stops.
+    /// An i6300ESB, which resets the machine once the guest has begun to feed it and stops.
     #[must_use]
     pub fn watchdog(mut self) -> Self {
         self.watchdog = true;
@@ -148,6 +161,31 @@ impl Machine {
     #[must_use]
     pub fn tpm(mut self, state: impl Into<PathBuf>) -> Self {
         self.tpm = Some(state.into());
+        self
+    }
+
+    /// Boots again where the guest asks for a reset, panics or leaves its watchdog alone; without
+    /// this, each of them ends the machine. [`crate::Vm::wait_for_reset`] tells of it.
+    #[must_use]
+    pub fn reboots(mut self) -> Self {
+        self.on_reset = OnReset::Reboot;
+        self
+    }
+
+    /// One more string for the guest's firmware tables (SMBIOS type 11, "OEM strings"), by which
+    /// programs in the guest take settings: systemd's boot stub reads more words for the kernel from
+    /// `io.systemd.stub.kernel-cmdline-extra=…`.
+    #[must_use]
+    pub fn smbios_string(mut self, text: &str) -> Self {
+        self.smbios_strings.push(text.to_owned());
+        self
+    }
+
+    /// Also appends what the serial line brings to a file, whoever reads [`crate::Console`]. A byte that
+    /// nobody was ready for may be in it twice.
+    #[must_use]
+    pub fn console_log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.console_log = Some(file.into());
         self
     }
 }

@@ -17,6 +17,15 @@ pub(crate) enum Link {
     Tap(String),
 }
 
+/// Whether a card's cable is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// It is.
+    Up,
+    /// It is not.
+    Down,
+}
+
 /// A TCP port of the host that leads into the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    Console, Error, Machine, Result,
+    Carrier, Console, Disk, Error, Machine, Result,
     arguments::{self, Wiring},
     machine::Firmware,
     process::spawn,
@@ -49,6 +49,10 @@ pub struct Vm {
     qmp: Qmp,
     said: Said,
     exit: Option<Exit>,
+    /// As it was started with.
+    disks: Vec<Disk>,
+    /// So many of its resets were waited for.
+    met: usize,
     /// Killed with it.
     _tpm: Option<Tpm>,
 }
@@ -79,6 +83,20 @@ pub enum Exit {
     Killed(Signal),
     /// Anything else, in QEMU's words.
     Other(String),
+}
+
+/// Why a machine that reboots ([`Machine::reboots`]) began anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// The guest asked for it, as by rebooting. A kernel whose pvpanic driver is not loaded does so
+    /// after a panic as well.
+    Guest,
+    /// The guest's kernel had panicked.
+    Panicked,
+    /// The guest stopped feeding its watchdog.
+    Watchdog,
+    /// [`Vm::reset`] did.
+    Button,
 }
 
 impl Machine {
@@ -113,7 +131,7 @@ impl Machine {
         };
         let console = Console::new(adopt(console)?);
         qmp.execute("cont", json!({}), ANSWER_LIMIT).await?;
-        Ok(Vm { console, qemu, qmp, said, exit: None, _tpm: tpm })
+        Ok(Vm { console, qemu, qmp, said, exit: None, disks: self.disks.clone(), met: 0, _tpm: tpm })
     }
 
     /// Why QEMU closed its socket before it answered.
@@ -179,7 +197,101 @@ impl Vm {
         self.wait(END_LIMIT).await
     }
 
-    /// Stops its CPUs, as if it hung.
+    /// Presses the reset button.
+    pub async fn reset(&mut self) -> Result<()> {
+        self.qmp.execute("system_reset", json!({}), ANSWER_LIMIT).await.map(drop)
+    }
+
+    /// Every reset so far of a machine that reboots.
+    pub fn resets(&self) -> Vec<Reset> {
+        self.qmp.events().resets
+    }
+
+    /// Waits for the first reset that was not waited for yet, which may have been.
+    pub async fn wait_for_reset(&mut self, limit: Duration) -> Result<Reset> {
+        let what = || "it was reset".to_owned();
+        self.wait_until(limit, what, |events| events.resets.len() > self.met).await?;
+        let reset = self.qmp.events().resets[self.met];
+        self.met += 1;
+        Ok(reset)
+    }
+
+    /// Sends each CPU a non-maskable interrupt. A kernel that was booted with `unknown_nmi_panic`
+    /// panics, at once and whatever it does. Others write a line. (The keys for it, SysRq and C, are off
+    /// in most distributions' kernels.)
+    pub async fn interrupt_cpus(&mut self) -> Result<()> {
+        self.qmp.execute("inject-nmi", json!({}), ANSWER_LIMIT).await.map(drop)
+    }
+
+    /// Pulls the cable of the network card at this place among the machine's, or plugs it in again.
+    pub async fn set_link(&mut self, network: usize, link: Carrier) -> Result<()> {
+        let name = arguments::network_name(network);
+        let arguments = json!({"name": name, "up": link == Carrier::Up});
+        self.qmp.execute("set_link", arguments, ANSWER_LIMIT).await.map(drop)
+    }
+
+    /// Takes out the disk at this place among the machine's, which must be one that can be
+    /// ([`Disk::hot_plug`], [`Disk::usb`]). The guest is not asked about what it has there; its kernel
+    /// must run for a disk on a port to be let go.
+    pub async fn unplug(&mut self, disk: usize, limit: Duration) -> Result<()> {
+        let name = arguments::disk_name(disk);
+        let times = |events: &Events| events.unplugged.iter().filter(|known| **known == name).count();
+        let before = times(&self.qmp.events());
+        self.qmp.execute("device_del", json!({"id": name}), ANSWER_LIMIT).await?;
+        let what = || format!("the guest let go of its disk {disk}");
+        self.wait_until(limit, what, |events| times(events) > before).await
+    }
+
+    /// Puts the same disk back.
+    pub async fn plug(&mut self, disk: usize) -> Result<()> {
+        let known = self.disks.get(disk);
+        let known = known.ok_or_else(|| Error::Invalid(format!("it has no disk {disk}")))?;
+        let (drive, device) = (arguments::drive(disk, known), arguments::disk_device(disk, known));
+        let drive = drive.to_str().ok_or_else(|| {
+            Error::Invalid(format!("{} is no UTF-8, as a running QEMU needs it", known.path.display()))
+        })?;
+        self.type_in(&format!("drive_add 0 {}", quoted(drive))).await?;
+        self.type_in(&format!("device_add {}", quoted(&device))).await
+    }
+
+    /// Gives the disk at this place among the machine's another size, in bytes, as a running guest
+    /// may notice.
+    pub async fn resize_disk(&mut self, disk: usize, bytes: u64) -> Result<()> {
+        let arguments = json!({"device": arguments::drive_name(disk), "size": bytes});
+        self.qmp.execute("block_resize", arguments, ANSWER_LIMIT).await.map(drop)
+    }
+
+    /// One of the commands that QEMU has for people alone.
+    async fn type_in(&mut self, line: &str) -> Result<()> {
+        let arguments = json!({"command-line": line});
+        let said = self.qmp.execute("human-monitor-command", arguments, ANSWER_LIMIT).await?;
+        match said.as_str().map(str::trim) {
+            Some("" | "OK") => Ok(()),
+            other => {
+                let description = other.unwrap_or("it does not say why").to_owned();
+                Err(Error::Command { command: line.to_owned(), description })
+            }
+        }
+    }
+
+    async fn wait_until(
+        &self,
+        limit: Duration,
+        what: impl Fn() -> String,
+        told: impl FnMut(&Events) -> bool,
+    ) -> Result<()> {
+        let tail = || self.console.tail();
+        match timeout(limit, self.qmp.wait_until(told)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Ended { what: what(), tail: tail() }),
+            Err(_) => {
+                let what = format!("waiting until {}", what());
+                Err(Error::TimedOut { what, limit, tail: tail() })
+            }
+        }
+    }
+
+    /// Stops its CPUs, as if it hung. Its watchdog's clock stands still with them.
     pub async fn pause(&mut self) -> Result<()> {
         self.qmp.execute("stop", json!({}), ANSWER_LIMIT).await.map(drop)
     }
@@ -303,6 +415,11 @@ fn ensure_variables(firmware: &Firmware) -> Result<()> {
         return Ok(());
     }
     fs::copy(template, variables).map(drop).map_err(Error::file("copy", template))
+}
+
+/// As one word for QEMU's monitor.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn pair() -> Result<(Socket, OwnedFd)> {

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use capsule_vm::{Disk, Exit, Firmware, Forward, Network};
+use capsule_vm::{Carrier, Disk, Exit, Firmware, Forward, Network};
 use tokio::{
     io::AsyncReadExt as _,
     net::TcpStream,
@@ -116,4 +116,75 @@ async fn a_tpm_is_a_tpm_2() {
 
     let error = guest.machine().tpm("/nowhere/tpm").start().await.unwrap_err();
     assert!(error.to_string().contains("/nowhere/tpm, which is no directory; create it"), "{error}");
+}
+
+#[tokio::test]
+async fn a_disk_is_taken_out_and_put_back_and_its_file_keeps_what_was_written() {
+    let guest = Guest::new(&["virtio_pci", "virtio_blk"], "");
+    let base = guest.path("base");
+    fs::write(&base, vec![b'x'; DISK_BYTES as usize]).unwrap();
+    let disk = Disk::raw(&base).overlay(guest.path("a, b")).await.unwrap();
+    let kept = disk.clone().hot_plug().serial("kept").flush_to_memory();
+    let mut vm = with_shell(&guest.machine().disk(kept)).await;
+    sh(&mut vm, "printf new | dd of=/dev/vda bs=512 seek=1 conv=notrunc,sync,fsync 2>/dev/null").await;
+    for _ in 0..2 {
+        vm.unplug(0, LIMIT).await.unwrap();
+        sh(&mut vm, "[ ! -e /sys/block/vda ]").await;
+        vm.plug(0).await.unwrap();
+        sh(&mut vm, "until [ -b /dev/vda ]; do usleep 100000; done; grep kept /sys/block/vda/serial").await;
+    }
+    vm.resize_disk(0, 2 * DISK_BYTES).await.unwrap();
+    sh(&mut vm, "until grep -q ' 2048 vda' /proc/partitions; do usleep 100000; done").await;
+    let refused = vm.plug(0).await.unwrap_err();
+    assert!(refused.to_string().contains("disk0"), "{refused}");
+    vm.cut_power().await.unwrap();
+
+    assert_eq!(disk.read(512, 512).await.unwrap()[..4], *b"new\0");
+    disk.write(700, b"other").await.unwrap();
+    assert_eq!(disk.read(512, 1024).await.unwrap()[188..194], *b"other\0");
+    disk.grow(4 * DISK_BYTES).await.unwrap();
+    assert_eq!(disk.read(4 * DISK_BYTES - 512, 512).await.unwrap(), [0; 512]);
+    let beyond = disk.write(4 * DISK_BYTES, b"more").await.unwrap_err();
+    assert!(beyond.to_string().starts_with("`qemu-io -f qcow2"), "{beyond}");
+}
+
+#[tokio::test]
+async fn a_usb_stick_is_removable_and_can_be_pulled() {
+    let modules = ["virtio_pci", "virtio_blk", "xhci-pci", "usb-storage", "sd_mod"];
+    let guest = Guest::new(&modules, "");
+    for name in ["stick", "inside"] {
+        fs::write(guest.path(name), vec![0; DISK_BYTES as usize]).unwrap();
+    }
+    let machine = guest
+        .machine()
+        .disk(Disk::raw(guest.path("stick")).usb().serial("stick"))
+        .disk(Disk::raw(guest.path("inside")));
+    let mut vm = with_shell(&machine).await;
+    sh(&mut vm, "until [ -b /dev/sda ]; do usleep 100000; done").await;
+    assert_eq!(sh(&mut vm, "cat /sys/block/sda/removable /sys/block/vda/removable").await, "1\n0\n");
+    vm.unplug(0, LIMIT).await.unwrap();
+    sh(&mut vm, "while [ -b /dev/sda ]; do usleep 100000; done").await;
+    vm.plug(0).await.unwrap();
+    sh(&mut vm, "until [ -b /dev/sd? ]; do usleep 100000; done").await;
+    let fixed = vm.unplug(1, LIMIT).await.unwrap_err();
+    assert!(fixed.to_string().contains("QEMU refuses device_del"), "{fixed}");
+}
+
+#[tokio::test]
+async fn a_cable_is_pulled_and_plugged_in() {
+    let guest = Guest::new(&["virtio_pci", "virtio_net"], "ip link set eth0 up");
+    let mut vm = with_shell(&guest.machine().network(Network::user([]))).await;
+    for (link, carrier) in [(Carrier::Down, 0), (Carrier::Up, 1)] {
+        vm.set_link(0, link).await.unwrap();
+        let waits = format!("until grep -q {carrier} /sys/class/net/eth0/carrier; do usleep 100000; done");
+        sh(&mut vm, &waits).await;
+    }
+}
+
+#[tokio::test]
+async fn strings_of_the_firmware_are_read_in_the_guest() {
+    let guest = Guest::new(&[], "");
+    let mut vm = with_shell(&guest.machine().smbios_string("a=b c,d").smbios_string("second")).await;
+    let shown = sh(&mut vm, "tr '\\0' '\\n' </sys/firmware/dmi/tables/DMI").await;
+    assert!(shown.contains("a=b c,d\nsecond\n"), "{shown}");
 }

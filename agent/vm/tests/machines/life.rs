@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use capsule_vm::{Accelerator, Error, Exit, Kernel, Machine, Status};
+use capsule_vm::{Accelerator, Error, Exit, Kernel, Machine, Reset, Status, Vm};
 use nix::sys::signal::Signal;
 
-use crate::guest::{Guest, LIMIT, fetched, sh, with_shell};
+use crate::guest::{Guest, LIMIT, PROMPT, fetched, sh, with_shell};
 
 /// Until whoever answers power buttons has opened one.
 const LISTEN: &str = "mkdir -p /var/log /var/run; acpid;
@@ -36,6 +36,50 @@ async fn a_panic_is_told_from_a_reset() {
 async fn a_watchdog_that_is_not_fed_ends_its_machine() {
     let exit = end_of(&["i6300esb"], "watchdog -T 2 -t 100 /dev/watchdog").await;
     assert_eq!(exit, Exit::Watchdog);
+}
+
+async fn booted(vm: &mut Vm) {
+    vm.console.wait_for("BusyBox", LIMIT).await.unwrap();
+    vm.console.wait_for(PROMPT, LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_reboots_lives_through_every_kind_of_reset_and_says_which() {
+    let guest = Guest::new(&["i6300esb", "pvpanic-mmio"], "");
+    let log = guest.path("console.log");
+    let machine = guest.machine().reboots().watchdog().console_log(&log);
+    let mut vm = with_shell(&machine).await;
+    vm.reset().await.unwrap();
+    assert_eq!(vm.wait_for_reset(LIMIT).await.unwrap(), Reset::Button);
+    let stories = [
+        (Reset::Guest, "reboot -f"),
+        (Reset::Watchdog, "watchdog -T 2 -t 100 /dev/watchdog"),
+        (Reset::Panicked, "echo c >/proc/sysrq-trigger"),
+    ];
+    for (reset, command) in stories {
+        booted(&mut vm).await;
+        vm.console.send_line(command).await.unwrap();
+        assert_eq!(vm.wait_for_reset(LIMIT).await.unwrap(), reset);
+    }
+    booted(&mut vm).await;
+    assert_eq!(vm.status().await.unwrap(), Status::Running);
+    assert!(matches!(vm.wait_for_reset(SHORT).await, Err(Error::TimedOut { .. })));
+    assert_eq!(vm.resets(), [Reset::Button, Reset::Guest, Reset::Watchdog, Reset::Panicked]);
+    vm.console.send_line("poweroff -f").await.unwrap();
+    assert_eq!(vm.wait(LIMIT).await.unwrap(), Exit::PoweredOff);
+    assert!(matches!(vm.wait_for_reset(LIMIT).await, Err(Error::Ended { .. })));
+    let logged = std::fs::read_to_string(log).unwrap();
+    assert!(logged.contains("sysrq triggered crash") && logged.ends_with("Power down\r\n"), "{logged}");
+}
+
+#[tokio::test]
+async fn an_interrupt_that_cannot_be_masked_panics_a_kernel_that_was_told_to() {
+    let guest = Guest::new(&["pvpanic-mmio"], "");
+    let image = Kernel::new(fetched("kernel/vmlinuz")).initramfs(guest.path("initramfs"));
+    let machine = guest.machine().kernel(image.arguments(|line| line.flag("unknown_nmi_panic")));
+    let mut vm = with_shell(&machine).await;
+    vm.interrupt_cpus().await.unwrap();
+    assert_eq!(vm.wait(LIMIT).await.unwrap(), Exit::Panicked);
 }
 
 #[tokio::test]
