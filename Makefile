@@ -9,7 +9,15 @@ BIN := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 BUILT = $(firstword $(wildcard $(BIN)/testbed target/release/testbed target/debug/testbed))
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup build up down env check fmt lint deny test fuzz bench docs clean-fleet
+# `make image` makes the appliance. VERSION orders updates; RELEASE_KEY (a minisign secret key) signs them,
+# TRUST lists further public keys, PACKAGES further packages of Debian, FIRMWARE is a folder of it.
+GIT_COUNT = $(shell git rev-list --count HEAD 2>/dev/null)
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)$(if $(GIT_COUNT),+$(GIT_COUNT).g$(shell git rev-parse --short HEAD))
+IMAGE := target/image$(if $(filter dev,$(PROFILE)),-dev)
+STATIC := --target x86_64-unknown-linux-gnu --target-dir target/static
+INITRAMFS := target/static/x86_64-unknown-linux-gnu/$(notdir $(BIN))/capsule-initramfs
+
+.PHONY: help setup build up down image env check fmt lint deny test fuzz bench docs clean-fleet
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +31,13 @@ up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, s
 
 down: ## stop that fleet and remove every trace of it
 	@if [ -n "$(BUILT)" ]; then $(BUILT) down; else echo "nothing was built, so nothing is up"; fi
+
+image: setup ## build the appliance: a disk to flash or boot, an update bundle, a list of what is in them
+	@$(CARGO) build --profile $(PROFILE) --quiet --bins
+	@RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile $(PROFILE) --quiet --package capsule-initramfs $(STATIC)
+	@$(BIN)/capsule-images --agent $(BIN)/capsuled --initramfs $(INITRAMFS) --image-version '$(VERSION)' --output $(IMAGE) \
+	  $(if $(RELEASE_KEY),--release-key '$(RELEASE_KEY)') $(if $(FIRMWARE),--firmware '$(FIRMWARE)') \
+	  $(addprefix --trust ,$(TRUST)) $(addprefix --package ,$(PACKAGES))
 
 env: ## settings for a shell that operates it: eval "$(make -s env)"
 	@$(or $(BUILT),$(BIN)/testbed) env

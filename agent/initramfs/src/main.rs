@@ -32,6 +32,7 @@ fn boot() -> Result<Infallible> {
     let root = words.root()?;
     let mut modules = Modules::open(Path::new(modules::DIR))?;
     modules.load_always()?;
+    mounts::mount_variables()?;
     let esp = efi::loader_partition().or_else(|| words.value("capsule.disk").map(str::to_ascii_lowercase));
     let disk = Disk::wait(&esp.ok_or(Error::NoDisk)?, &mut modules)?;
     let entry = efi::selected_entry();

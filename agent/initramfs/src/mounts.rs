@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::{Error, Result};
 
-/// Type and place of each; those that a kernel without EFI lacks are left out.
+/// Type and place of each.
 const KERNEL: [(&str, &str); 4] =
     [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")];
 /// Where EFI variables are.
@@ -20,6 +20,11 @@ pub fn mount_kernel() -> Result<()> {
         let options = (kind == "tmpfs").then_some("mode=0755");
         mount(Some(kind), place, Some(kind), flags, options).map_err(Error::io("mount", place))?;
     }
+    Ok(())
+}
+
+/// Mounts EFI's variables, where there are any; their module must be loaded.
+pub fn mount_variables() -> Result<()> {
     if Path::new(EFI_VARIABLES).is_dir() {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("efivarfs"), EFI_VARIABLES, Some("efivarfs"), flags, None::<&str>)
