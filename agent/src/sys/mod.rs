@@ -1,5 +1,6 @@
 //! One file per external tool or kernel interface; nothing else runs commands.
 
+pub mod blkid;
 pub mod daemon;
 pub mod ext4;
 pub mod file;
@@ -9,10 +10,12 @@ pub mod limits;
 pub mod link;
 pub mod lock;
 pub mod loopdev;
+pub mod lvm;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod nft;
+pub mod partition;
 pub mod route;
 pub mod run;
 pub mod socket;

@@ -15,6 +15,7 @@
 
 mod claim;
 mod error;
+pub mod group;
 mod lifecycle;
 mod mounting;
 pub mod rpc;

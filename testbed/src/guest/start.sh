@@ -11,7 +11,7 @@ done
 hostname guest
 ip link set lo up
 # nft would ask for one at a time, and begin its transaction anew after each.
-modprobe -a wireguard tun veth bridge loop nf_tables nf_conntrack_bridge nf_conntrack_netlink \
+modprobe -a wireguard tun veth bridge loop dm-thin-pool nf_tables nf_conntrack_bridge nf_conntrack_netlink \
   nft_chain_nat nft_ct nft_fib_inet nft_limit nft_log nft_masq nft_meta_bridge nft_nat nft_numgen \
   nft_reject_inet
 /bin/sh /run/guest/command </dev/null >/run/guest/output 2>&1

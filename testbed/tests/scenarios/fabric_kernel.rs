@@ -1,27 +1,17 @@
 //! The fabric where the kernel has WireGuard: stories that are told elsewhere, in a guest with such a
 //! kernel.
 
-use std::{process::Command, time::Duration};
-
 use anyhow::{Context as _, Result, ensure};
-use testbed::{guest::Guest, sys, wireguard::KIND_VARIABLE};
+use testbed::wireguard::KIND_VARIABLE;
 
-use crate::mesh::{addresses, device, enroll, fleet, membership, mesh, peer, reaches, status};
+use crate::{
+    in_guest::tell,
+    mesh::{addresses, device, enroll, fleet, membership, mesh, peer, reaches, status},
+};
 
-/// For a guest with its stories: ten times what they take on this machine, which has much else to do.
-const LIMIT: Duration = Duration::from_mins(8);
-
-/// Runs stories of this program, each by its whole name, in a guest.
+/// In a guest, with WireGuard of this kind.
 fn tell_in_guest(kind: &str, stories: &[&str]) -> Result<()> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).args(stories);
-    let script = format!("RUST_LIB_BACKTRACE=0 {KIND_VARIABLE}={kind} {}", sys::show(&command));
-    let outcome = Guest::find()?.run(&script, LIMIT)?;
-    eprintln!("{}", outcome.output);
-    ensure!(outcome.code == 0, "a story failed in the guest");
-    let all = format!("{} passed", stories.len());
-    ensure!(outcome.output.contains(&all), "some story has another name by now");
-    Ok(())
+    tell(&[(KIND_VARIABLE, kind)], stories)
 }
 
 #[test]
