@@ -30,6 +30,10 @@ pub struct Config {
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
 
+    /// This is the agent of an appliance, which init has started
+    #[arg(long, hide = true)]
+    pub appliance: bool,
+
     /// The containerd program
     #[arg(long, value_name = "PATH", default_value = "containerd")]
     pub containerd: PathBuf,
@@ -71,6 +75,7 @@ impl Config {
             state_dir: state_dir.into(),
             listen: default_listen(),
             hostname: None,
+            appliance: false,
             containerd: "containerd".into(),
             bridge_subnet: None,
             fabric_port: FABRIC_PORT,

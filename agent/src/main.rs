@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use capsuled::{
     agent::{Agent, down},
+    boot::{dhcp_event, init, pid1},
     config::Config,
     logging::{self, LogRing},
     sys::{file, limits, memory},
@@ -45,17 +46,24 @@ enum Command {
     /// Runs a WireGuard device in userspace until it is told to end; keys and peers come over its API
     /// socket, /var/run/wireguard/NAME.sock
     Wg(WgArgs),
+    /// Runs an appliance: the first process there, which starts the agent
+    #[command(hide = true)]
+    Init,
 }
 
 fn main() -> ExitCode {
     if let Some(dir) = pump::asked_for(std::env::args_os()) {
         return outcome(pump::run(&dir).with_context(|| format!("cannot write the log {}", dir.display())));
     }
+    if dhcp_event::is_asked_for(std::env::args_os().next().as_deref()) {
+        return outcome(dhcp_event::run().context("cannot write down who resolves names"));
+    }
     let arguments = Arguments::parse();
     outcome(match (arguments.command, arguments.config) {
         (Some(Command::Agent(config)), _) | (None, Some(config)) => run(run_agent(config)),
         (Some(Command::Down(config)), _) => run(take_down(config)),
         (Some(Command::Wg(wg)), _) => wg.run(),
+        (Some(Command::Init), _) => run_init(),
         (None, None) => {
             eprintln!("capsuled: --state-dir is missing; `capsuled --help` tells more");
             return ExitCode::from(2);
@@ -82,6 +90,14 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         .build()
         .context("cannot start threads")?;
     runtime.block_on(work)
+}
+
+/// It splits before there are threads, and needs only one.
+fn run_init() -> anyhow::Result<()> {
+    pid1::split()?;
+    memory::bound_malloc();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(init::run()).map(|never| match never {})
 }
 
 async fn run_agent(config: Config) -> anyhow::Result<()> {

@@ -1,10 +1,14 @@
 //! Leaving the initramfs: frees what it holds, makes the root the root, and becomes its first process.
 
-use std::{ffi::CString, fs, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    path::Path,
+};
 
 use nix::{
     mount::{MsFlags, mount},
-    unistd::{chdir, chroot, execv},
+    unistd::{chdir, chroot, execve},
 };
 
 use crate::{Error, Result};
@@ -13,6 +17,8 @@ use crate::{Error, Result};
 pub const PLACE: &str = "/root";
 /// What goes on there.
 pub const PROGRAM: &str = "/usr/sbin/capsuled";
+/// What it and all that it starts begin with: the kernel's own has no PATH.
+const ENVIRONMENT: [&CStr; 3] = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/", c"TERM=linux"];
 /// Mounts that move along.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
@@ -31,7 +37,7 @@ pub fn switch_to(device: &Path) -> Result<std::convert::Infallible> {
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(Error::io("move", PLACE))?;
     chroot(".").and_then(|()| chdir("/")).map_err(Error::io("enter", PLACE))?;
     let program = CString::new(PROGRAM).unwrap_or_default();
-    execv(&program, &[program.as_c_str(), c"init"]).map_err(Error::io("run", PROGRAM))
+    execve(&program, &[program.as_c_str(), c"init"], &ENVIRONMENT).map_err(Error::io("run", PROGRAM))
 }
 
 /// Modules and this program lie in memory. Never goes into another file system.

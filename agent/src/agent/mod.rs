@@ -22,7 +22,10 @@ use std::{
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
+use capsule_proto::v1::Mode;
+
 use crate::{
+    boot::{self, InitLink},
     config::Config,
     event::{Events, NewEvent},
     fabric::{Fabric, FabricError},
@@ -153,10 +156,15 @@ impl Builder {
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
+        if config.appliance {
+            let init = InitLink::start(boot::link::SOCKET.into(), store.clone());
+            tokio::spawn(boot::report::keep(init, identity.clone(), workloads.clone()));
+        }
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
             capabilities: engine.capabilities(),
+            mode: if config.appliance { Mode::Appliance } else { Mode::Hosted },
             subnets: engine.network.as_ref().map(crate::network::Network::subnets).unwrap_or_default(),
         };
         let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log);

@@ -155,6 +155,11 @@ impl Identity {
         self.0.refusals().total()
     }
 
+    /// Whether any operator's key is enrolled.
+    pub fn is_adopted(&self) -> bool {
+        !self.0.keys.is_empty()
+    }
+
     /// The operator whose enrolled key has this name.
     pub fn operator(&self, key_id: &str) -> Option<Operator> {
         let key = self.0.keys.named(key_id)?;

@@ -45,6 +45,8 @@ pub struct Facts {
     pub started_at: SystemTime,
     /// What this capsule can do: `container`, `volume/file`, …
     pub capabilities: Vec<String>,
+    /// What kind of machine this is.
+    pub mode: Mode,
     /// IPv4 and IPv6 subnet of the bridge; empty without one.
     pub subnets: (String, String),
 }
@@ -75,7 +77,7 @@ impl Node {
             short_id: identity.short_id().into(),
             hostname: identity.hostname().into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: Mode::Hosted as i32,
+            mode: facts.mode as i32,
             kernel: host.kernel,
             architecture: host.architecture,
             booted_at: host.booted_at.map(capsule_proto::timestamp),

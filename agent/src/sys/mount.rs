@@ -32,6 +32,12 @@ pub fn mount_ext4(device: &Path, target: &Path) -> io::Result<()> {
     Ok(nix::mount::mount(Some(device), target, Some("ext4"), flags, None::<&str>)?)
 }
 
+/// Mounts an ESP, whose writes are not put off.
+pub fn mount_vfat(device: &Path, target: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_SYNCHRONOUS;
+    Ok(nix::mount::mount(Some(device), target, Some("vfat"), flags, Some("umask=0077"))?)
+}
+
 /// Unmounts what is there; nothing there is fine.
 pub fn unmount_if_mounted(target: &Path) -> io::Result<()> {
     match umount(target) {
