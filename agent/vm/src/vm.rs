@@ -179,11 +179,16 @@ impl Vm {
         Ok(self.ended(status).await)
     }
 
+    /// Presses the power button.
+    pub async fn press_power(&mut self) -> Result<()> {
+        self.qmp.execute("system_powerdown", json!({}), ANSWER_LIMIT).await.map(drop)
+    }
+
     /// Presses the power button and waits for what the guest does about it.
     pub async fn power_down(&mut self, limit: Duration) -> Result<Exit> {
-        match self.qmp.execute("system_powerdown", json!({}), ANSWER_LIMIT).await {
+        match self.press_power().await {
             // It ended before, by itself.
-            Ok(_) | Err(Error::Control { .. }) => {}
+            Ok(()) | Err(Error::Control { .. }) => {}
             Err(error) => return Err(error),
         }
         let ended = self.wait(limit).await;
@@ -349,6 +354,17 @@ impl fmt::Display for Exit {
             Self::Killed(signal) => write!(f, "QEMU was killed by {signal}"),
             Self::Other(why) => write!(f, "QEMU ended: {why}"),
         }
+    }
+}
+
+impl fmt::Display for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guest => "the guest asked for a reset",
+            Self::Panicked => "the guest's kernel panicked",
+            Self::Watchdog => "the guest did not feed its watchdog",
+            Self::Button => "its reset button was pressed",
+        })
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod down;
 mod env;
 mod image;
+mod keep;
 mod status;
 mod steps;
 mod up;
@@ -38,15 +39,20 @@ enum Command {
     /// What the bench mesh-kernel runs in a guest
     #[command(hide = true)]
     KernelFigures { rounds: usize },
+    /// What starts the machine of a capsule and has it, for as long as the fleet is there
+    #[command(hide = true)]
+    Keep(keep::Keep),
     /// Write a fixture image as an archive
     Image(image::ImageArgs),
 }
 
 /// Where capsules run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Substrate {
+enum Kind {
     /// A network namespace each, on this host
     Netns,
+    /// A virtual machine each, booted from the appliance's image
+    Qemu,
 }
 
 /// Which fleet a command is about.
@@ -77,6 +83,7 @@ impl Cli {
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
             Command::KernelFigures { rounds } => runtime()?.block_on(bench::kernel_figures(rounds)),
             Command::Env(env) => env.run(),
+            Command::Keep(keep) => runtime()?.block_on(keep.run()),
             Command::Image(image) => image.run(),
         }
     }

@@ -6,7 +6,7 @@ use tabled::{Table, Tabled, settings::Style};
 
 use super::steps::say;
 use crate::{
-    substrate::{Plan, Record},
+    substrate::{Plan, Record, Substrate},
     sys::process::Process,
 };
 
@@ -41,12 +41,15 @@ fn rows(record: &Record) -> Vec<Row> {
         fleet: record.name.clone(),
         capsule: node.name.clone(),
         address: plan.api(position).to_string(),
-        agent: match node.agent {
+        agent: match node.life() {
             Some(agent) if Process::is_alive(agent) => format!("runs, PID {}", agent.pid),
             Some(_) => "ended".to_owned(),
             None => "never started".to_owned(),
         },
-        namespace: plan.namespace(&node.name),
+        namespace: match record.substrate {
+            Substrate::Netns => plan.namespace(&node.name),
+            Substrate::Qemu(_) => plan.hub(),
+        },
         state: record.state_dir(&node.name).display().to_string(),
     };
     record.nodes.iter().enumerate().map(row).collect()

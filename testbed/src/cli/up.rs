@@ -7,13 +7,13 @@ use clap::Args;
 use futures_util::future::try_join_all;
 
 use super::{
-    Substrate, Which,
+    Kind, Which,
     steps::{bold, code, faint, say, step},
 };
 use crate::{
     fixtures,
     scenario::{Operator, wait_agent},
-    substrate::{self, Owner, Request, Testbed},
+    substrate::{self, Hardware, Owner, Request, Substrate, Testbed, qemu},
 };
 
 /// Start a fleet, adopt its capsules and apply manifests to them.
@@ -21,10 +21,19 @@ use crate::{
 pub struct Up {
     /// Where the capsules run
     #[arg(long, value_enum, default_value = "netns")]
-    substrate: Substrate,
+    substrate: Kind,
     /// How many
     #[arg(long, default_value_t = 3)]
     nodes: usize,
+    /// What virtual machines boot [default: what `make image` built]
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// Of each virtual machine, in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    memory: u32,
+    /// Of each virtual machine
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
     #[command(flatten)]
     which: Which,
     /// Keep key and contexts in your own fleetctl configuration instead of the fleet's directory
@@ -40,7 +49,6 @@ pub struct Up {
 
 impl Up {
     pub async fn run(self) -> Result<()> {
-        let Substrate::Netns = self.substrate;
         substrate::remove_stale()?;
         say(bold(&format!("Fleet {:?}", self.which.name)))?;
         let mut testbed = self.wire().await?;
@@ -62,17 +70,40 @@ impl Up {
             nodes: substrate::node_names(self.nodes),
             behind_nat: Vec::new(),
             owner: Owner::Nobody,
+            substrate: self.substrate()?,
         };
-        step("joining network namespaces", async |_| {
+        let what = match self.substrate {
+            Kind::Netns => "network namespaces",
+            Kind::Qemu => "network cards",
+        };
+        step(&format!("joining {what}"), async |_| {
             let testbed = Testbed::ensure(&request)?;
             let network = testbed.plan().network_v4();
-            Ok((testbed, format!("{} network namespaces on {network}", self.nodes)))
+            Ok((testbed, format!("{} {what} on {network}", self.nodes)))
         })
         .await
     }
 
+    fn substrate(&self) -> Result<Substrate> {
+        Ok(match self.substrate {
+            Kind::Netns => Substrate::Netns,
+            Kind::Qemu => {
+                let hardware = match &self.image {
+                    Some(image) => Hardware::of(std::path::absolute(image)?),
+                    None => Hardware::built()?,
+                };
+                Substrate::Qemu(Hardware { memory_mib: self.memory, cpus: self.cpus, ..hardware })
+            }
+        })
+    }
+
     fn operator(&self, testbed: &Testbed) -> Operator {
-        if self.own_contexts { Operator::own() } else { Operator::at(&testbed.record.dir.join("operator")) }
+        let operator = if self.own_contexts {
+            Operator::own()
+        } else {
+            Operator::at(&testbed.record.dir.join("operator"))
+        };
+        operator.patient(&testbed.record.substrate)
     }
 
     async fn show(&self, testbed: &Testbed, operator: &Operator) -> Result<()> {
@@ -111,15 +142,23 @@ fn names(testbed: &Testbed) -> Vec<String> {
 
 async fn start_agents(testbed: &mut Testbed) -> Result<()> {
     let names = names(testbed);
-    step("starting agents", async |bar| {
+    let (what, are) = match testbed.record.substrate {
+        Substrate::Netns => ("starting agents", "agents, a containerd each"),
+        Substrate::Qemu(_) => ("starting machines", "machines, booted"),
+    };
+    step(what, async |bar| {
+        if let Substrate::Qemu(_) = testbed.record.substrate {
+            // Before each keeper wants to know.
+            qemu::accelerator().await?;
+        }
         for name in &names {
-            testbed.ensure_agent(name)?;
+            testbed.ensure_capsule(name)?;
         }
         for name in &names {
             bar.set_message(format!("waiting for the agent of {name}"));
             wait_agent(testbed, name).await.with_context(|| format!("{name} does not come up"))?;
         }
-        Ok(((), format!("{} agents, a containerd each", names.len())))
+        Ok(((), format!("{} {are}", names.len())))
     })
     .await
 }

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Fleet, Output, eventually, fleet::wait_agent_at};
+use super::{
+    Fleet, Output, eventually,
+    fleet::{START_LIMIT, wait_agent_at},
+};
 use crate::sys::process::Process;
 
 /// For a workload to get where a scenario wants it.
@@ -93,7 +96,7 @@ impl<'a> Capsule<'a> {
 
     /// Waits for a phase; the workload then.
     pub async fn wait_phase(&self, name: &str, phase: &str) -> Result<Value> {
-        eventually(SETTLE_LIMIT, async || {
+        eventually(self.fleet.patiently(SETTLE_LIMIT), async || {
             let workload = self.workload(name).await?;
             ensure!(workload["status"]["phase"] == phase, "{name} is not in {phase}: {workload}");
             Ok(workload)
@@ -109,7 +112,7 @@ impl<'a> Capsule<'a> {
     /// Deletes a workload and waits until it is gone.
     pub async fn delete(&self, name: &str) -> Result<()> {
         self.fleetctl(&["workload", "delete", name]).await?.ok()?;
-        eventually(SETTLE_LIMIT, async || {
+        eventually(self.fleet.patiently(SETTLE_LIMIT), async || {
             let got = self.fleetctl(&["workload", "get", name]).await?;
             ensure!(got.code != 0, "{name} is still there: {}", got.stdout);
             Ok(())
@@ -136,14 +139,21 @@ impl<'a> Capsule<'a> {
 
     /// Waits until something listens on the API's port.
     pub async fn wait_answers(&self) -> Result<()> {
-        let (agent, api) = (self.agent().ok(), self.api()?);
-        let console = self.fleet.testbed().record.console(&self.name);
-        wait_agent_at(agent, api, &console).await.with_context(|| format!("{} does not come up", self.name))
+        let (life, console) = {
+            let testbed = self.fleet.testbed();
+            (testbed.node(&self.name)?.1.life(), testbed.record.console(&self.name))
+        };
+        let limit = self.fleet.patiently(START_LIMIT);
+        let answers = wait_agent_at(life, self.api()?, &console, limit).await;
+        answers.with_context(|| format!("{} does not come up", self.name))
     }
 
     /// Waits until the agent answers calls of the operator.
     pub async fn wait_healthy(&self) -> Result<()> {
-        eventually(SETTLE_LIMIT, async || self.fleetctl(&["capsule", "info"]).await?.ok().map(drop)).await
+        eventually(self.fleet.patiently(SETTLE_LIMIT), async || {
+            self.fleetctl(&["capsule", "info"]).await?.ok().map(drop)
+        })
+        .await
     }
 
     /// The agent's process.

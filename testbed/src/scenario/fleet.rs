@@ -18,7 +18,11 @@ use super::{Capsule, Operator, Relay, eventually, report};
 use crate::{
     fixtures,
     registry::{Access, Registry, token::TokenService},
-    substrate::{self, Owner, Request, State, Testbed, fault::Faults},
+    substrate::{
+        self, Hardware, Owner, Request, State, Substrate, Testbed,
+        fault::Faults,
+        qemu::{self, Medium},
+    },
     sys::process::Process,
 };
 
@@ -27,7 +31,7 @@ pub const DIR: &str = "/var/lib/capsule-testbed";
 /// Lines of an agent's log that tell why it ended.
 const LAST_WORDS: usize = 5;
 /// For an agent to answer after it was started.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -38,6 +42,9 @@ pub struct FleetBuilder {
     disks: Vec<(String, u64)>,
     mounts: Vec<(String, String)>,
     behind_nat: Vec<String>,
+    substrate: Substrate,
+    machines: Vec<(String, Hardware)>,
+    wait: bool,
     adopt: bool,
     images: bool,
 }
@@ -62,11 +69,30 @@ impl FleetBuilder {
         self
     }
 
+    /// Makes its capsules virtual machines like this one.
+    pub fn qemu(mut self, hardware: Hardware) -> Self {
+        self.substrate = Substrate::Qemu(hardware);
+        self
+    }
+
+    /// Gives the machine of a capsule other hardware than the others have. One with a USB stick is
+    /// started, but neither waited for nor adopted.
+    pub fn machine(mut self, capsule: &str, hardware: Hardware) -> Self {
+        self.machines.push((capsule.to_owned(), hardware));
+        self
+    }
+
     /// Leaves the capsules unadopted, and so without images.
     pub fn unadopted(mut self) -> Self {
         self.adopt = false;
         self.images = false;
         self
+    }
+
+    /// Starts the capsules, and waits for none of them.
+    pub fn unattended(mut self) -> Self {
+        self.wait = false;
+        self.unadopted()
     }
 
     /// Pushes no image.
@@ -86,6 +112,7 @@ impl FleetBuilder {
             nodes: nodes.clone(),
             behind_nat: self.behind_nat.clone(),
             owner: Owner::ThisProgram,
+            substrate: self.substrate.clone(),
         };
         let mut testbed = Testbed::ensure(&request)?;
         for (capsule, bytes) in &self.disks {
@@ -94,8 +121,11 @@ impl FleetBuilder {
         for (capsule, script) in &self.mounts {
             testbed.set_mounts(capsule, script)?;
         }
+        for (capsule, hardware) in &self.machines {
+            testbed.set_hardware(capsule, hardware.clone())?;
+        }
         let fleet = Fleet {
-            operator: Operator::at(&request.dir.join("operator")),
+            operator: Operator::at(&request.dir.join("operator")).patient(&self.substrate),
             testbed: Mutex::new(testbed),
             faults: Mutex::new(Faults::default()),
             passed: AtomicBool::new(false),
@@ -126,6 +156,9 @@ impl Fleet {
             disks: Vec::new(),
             mounts: Vec::new(),
             behind_nat: Vec::new(),
+            substrate: Substrate::Netns,
+            machines: Vec::new(),
+            wait: true,
             adopt: true,
             images: true,
         }
@@ -143,7 +176,13 @@ impl Fleet {
 
     /// Another one, with neither key nor contexts at first.
     pub fn other_operator(&self, name: &str) -> Operator {
-        Operator::at(&self.dir().join(format!("operator-{name}")))
+        let operator = Operator::at(&self.dir().join(format!("operator-{name}")));
+        operator.patient(&self.testbed().record.substrate)
+    }
+
+    /// As long, for capsules like these.
+    pub(super) fn patiently(&self, limit: Duration) -> Duration {
+        limit * self.testbed().record.substrate.patience()
     }
 
     /// `fleetctl` with these words.
@@ -200,10 +239,18 @@ impl Fleet {
     }
 
     async fn bring_up(&self, nodes: &[String], asked: &FleetBuilder) -> Result<()> {
-        for node in nodes {
-            self.testbed().ensure_agent(node)?;
+        if let Substrate::Qemu(_) = asked.substrate {
+            // Before each keeper wants to know.
+            qemu::accelerator().await?;
         }
         for node in nodes {
+            self.testbed().ensure_capsule(node)?;
+        }
+        let is_stick = |node: &&String| {
+            let hardware = asked.machines.iter().find(|(capsule, _)| capsule == *node);
+            hardware.is_some_and(|(_, hardware)| hardware.medium == Medium::Stick)
+        };
+        for node in nodes.iter().filter(|node| asked.wait && !is_stick(node)) {
             self.capsule(node).wait_answers().await?;
             if asked.adopt {
                 self.capsule(node).adopt().await?;
@@ -238,15 +285,21 @@ pub async fn wait_listens(address: SocketAddr, limit: Duration) -> Result<()> {
 pub async fn wait_agent(testbed: &Testbed, node: &str) -> Result<()> {
     let (position, known) = testbed.node(node)?;
     let (api, console) = (testbed.plan().api(position), testbed.record.console(node));
-    wait_agent_at(known.agent, api, &console).await
+    let limit = START_LIMIT * testbed.record.substrate.patience();
+    wait_agent_at(known.life(), api, &console, limit).await
 }
 
-pub(super) async fn wait_agent_at(agent: Option<Process>, api: SocketAddr, console: &Path) -> Result<()> {
+pub(super) async fn wait_agent_at(
+    life: Option<Process>,
+    api: SocketAddr,
+    console: &Path,
+    limit: Duration,
+) -> Result<()> {
     let (stranger, address) = (Connector::new(OperatorKey::generate()?)?, api.to_string().parse()?);
-    let end = Instant::now() + START_LIMIT;
+    let end = Instant::now() + limit;
     // An agent listens before it serves: what counts is that it shows its certificate.
     while let Err(error) = adopt::probe(&stranger, &address).await {
-        let ended = !agent.is_some_and(Process::is_alive);
+        let ended = !life.is_some_and(Process::is_alive);
         if ended || Instant::now() > end {
             let words = report::tail_of(console, LAST_WORDS);
             let what = if ended { "the agent ended at once" } else { "the agent does not answer" };

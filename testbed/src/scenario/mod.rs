@@ -9,6 +9,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A fleet of namespaces is made in a second. One of machines ([`FleetBuilder::qemu`]) boots the
+//! appliance's image, takes minutes, and lets one harm hardware: `fleet.vm("a").cut_power().await?`.
+//!
 //! Tests run the real `capsuled` and `fleetctl`. A fleet is taken down when it is dropped, also by
 //! a panic; before that, [`report`] prints what its capsules have to say. A returned error counts
 //! as well: a fleet that goes without [`Fleet::passed`] was not meant to.
@@ -18,6 +21,7 @@ mod fault;
 mod fleet;
 mod forge;
 mod listener;
+mod machine;
 mod manifest;
 mod operator;
 mod reach;
@@ -29,6 +33,7 @@ pub use self::{
     capsule::Capsule,
     fleet::{DIR, Fleet, FleetBuilder, wait_agent, wait_listens},
     forge::Forger,
+    machine::Machine,
     manifest::{FOREVER, echo, labelled, shell},
     operator::{Operator, Output},
     reach::{http_get, tcp_echo, udp_echo},

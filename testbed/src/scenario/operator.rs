@@ -9,9 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::sys;
+use crate::{substrate::Substrate, sys};
 
-/// For one command; more than any scenario takes, so that a hang fails with its command named.
+/// For one command to a capsule of this host; more than any scenario takes, so that a hang fails with
+/// its command named.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// What a command did.
@@ -55,17 +56,25 @@ impl Output {
 #[derive(Clone, Debug)]
 pub struct Operator {
     config: Option<PathBuf>,
+    limit: Duration,
 }
 
 impl Operator {
     /// With key and contexts in this directory, which may be empty or missing.
     pub fn at(config: &Path) -> Self {
-        Self { config: Some(config.to_owned()) }
+        Self { config: Some(config.to_owned()), limit: LIMIT }
     }
 
     /// Whoever runs this program.
     pub fn own() -> Self {
-        Self { config: None }
+        Self { config: None, limit: LIMIT }
+    }
+
+    /// Waits longer for each command, as capsules of this substrate need it.
+    #[must_use]
+    pub fn patient(mut self, substrate: &Substrate) -> Self {
+        self.limit = LIMIT * substrate.patience();
+        self
     }
 
     /// Whether it is the one who runs this program.
@@ -108,9 +117,9 @@ impl Operator {
             }
         };
         let both = async { tokio::join!(feed, child.wait_with_output()).1 };
-        let output = tokio::time::timeout(LIMIT, both)
+        let output = tokio::time::timeout(self.limit, both)
             .await
-            .with_context(|| format!("`{shown}` hangs: it did not end within {} s", LIMIT.as_secs()))?
+            .with_context(|| format!("`{shown}` hangs: it did not end within {} s", self.limit.as_secs()))?
             .with_context(|| format!("cannot wait for `{shown}`"))?;
         Ok(Output {
             command: shown,

@@ -22,7 +22,7 @@ impl Fleet {
     /// workload (`web@a`) or of the capsule alone (`a`); the answer's body.
     pub async fn expect_reachable(&self, target: &str, port: u16) -> Result<String> {
         let address = self.address(target, port)?;
-        eventually(REACH_LIMIT, async || blocking(move || http_get(address, "/")).await)
+        eventually(self.patiently(REACH_LIMIT), async || blocking(move || http_get(address, "/")).await)
             .await
             .with_context(|| format!("{target} is not reachable on port {port}"))
     }

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
-    substrate::Testbed,
+    substrate::{Substrate, Testbed},
     sys::{netns, process::Process, program, run},
 };
 
@@ -17,11 +17,16 @@ pub fn print(testbed: &Testbed) {
     eprintln!("\n===== testbed {} did not pass =====", testbed.record.name);
     for node in &testbed.record.nodes {
         let name = &node.name;
-        let alive = node.agent.is_some_and(Process::is_alive);
-        eprintln!("\n----- {name}: agent {} -----", if alive { "runs" } else { "does not run" });
+        let alive = node.life().is_some_and(Process::is_alive);
+        let is_machine = matches!(testbed.record.substrate, Substrate::Qemu(_));
+        let what = if is_machine { "machine" } else { "agent" };
+        eprintln!("\n----- {name}: {what} {} -----", if alive { "runs" } else { "does not run" });
         section("log", &tail_of(&testbed.record.console(name), TAIL));
         if alive {
             section("events", &events(testbed, name));
+        }
+        if is_machine {
+            continue;
         }
         let namespace = testbed.plan().namespace(name);
         section("addresses", &inside(&namespace, &["ip", "-br", "address"]));

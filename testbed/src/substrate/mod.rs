@@ -1,5 +1,5 @@
 //! Where a testbed's capsules run. `netns`: one network namespace and one `capsuled` each, on
-//! this host.
+//! this host. [`qemu`]: a virtual machine each, on the same bridge.
 //!
 //! ```text
 //!   root namespace          NAME-hub                 NAME-a, NAME-b, …
@@ -16,6 +16,7 @@ pub mod agent;
 pub mod fault;
 pub mod nat;
 pub mod plan;
+pub mod qemu;
 pub mod record;
 mod teardown;
 mod wire;
@@ -26,9 +27,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
+use self::qemu::Files;
 pub use self::{
     plan::Plan,
+    qemu::Hardware,
     record::{Node, Record},
 };
 use crate::sys::{disk, process::Process};
@@ -45,6 +49,27 @@ pub enum Owner {
     ThisProgram,
 }
 
+/// What its capsules are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Substrate {
+    /// Network namespaces of this host.
+    #[default]
+    Netns,
+    /// Virtual machines like this one.
+    Qemu(Hardware),
+}
+
+impl Substrate {
+    /// How many times longer its capsules may take for anything than this host would: machines are
+    /// emulated where nothing better runs.
+    pub fn patience(&self) -> u32 {
+        match self {
+            Self::Netns => 1,
+            Self::Qemu(_) => 10,
+        }
+    }
+}
+
 /// A testbed as asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -58,6 +83,8 @@ pub struct Request {
     pub behind_nat: Vec<String>,
     /// Who takes it down.
     pub owner: Owner,
+    /// What they are.
+    pub substrate: Substrate,
 }
 
 /// A testbed that exists at least on record.
@@ -95,6 +122,39 @@ impl Testbed {
             let names: Vec<_> = self.record.nodes.iter().map(|node| node.name.as_str()).collect();
             format!("testbed {} has no capsule {name}; it has {}", self.record.name, names.join(", "))
         })
+    }
+
+    /// Starts what a capsule is, unless it runs: its agent, or the keeper of its machine.
+    pub fn ensure_capsule(&mut self, node: &str) -> Result<Process> {
+        match self.record.substrate {
+            Substrate::Netns => self.ensure_agent(node),
+            Substrate::Qemu(_) => {
+                qemu::ensure_leases(self)?;
+                qemu::ensure_keeper(self, node)
+            }
+        }
+    }
+
+    /// What the machine of a node has.
+    pub fn hardware(&self, node: &str) -> Result<&Hardware> {
+        let (_, known) = self.node(node)?;
+        match (&known.hardware, &self.record.substrate) {
+            (Some(own), Substrate::Qemu(_)) => Ok(own),
+            (None, Substrate::Qemu(common)) => Ok(common),
+            (_, Substrate::Netns) => bail!("{node} is no virtual machine: it runs on this host"),
+        }
+    }
+
+    /// Gives the machine of a node other hardware than the others have, before it is there.
+    pub fn set_hardware(&mut self, node: &str, hardware: Hardware) -> Result<()> {
+        let (position, _) = self.node(node)?;
+        self.record.nodes[position].hardware = Some(hardware);
+        self.record.save()
+    }
+
+    /// The files of a node's machine.
+    pub fn files(&self, node: &str) -> Files {
+        Files::of(&self.record, node)
     }
 
     /// Removes everything it made and, unless told to keep it, everything its capsules wrote. Safe
@@ -154,6 +214,9 @@ fn check(request: &Request) -> Result<()> {
     }
     if request.nodes.is_empty() || request.nodes.len() > plan::MAX_NODES {
         bail!("a testbed has 1 to {} capsules, not {}", plan::MAX_NODES, request.nodes.len());
+    }
+    if matches!(request.substrate, Substrate::Qemu(_)) && !request.behind_nat.is_empty() {
+        bail!("a virtual machine cannot be behind a router");
     }
     if !nix::unistd::geteuid().is_root() {
         bail!("a testbed makes network namespaces and mounts: run it as root");

@@ -73,6 +73,12 @@ impl Plan {
         self.host(FIRST_NODE + position)
     }
 
+    /// Of the network card of the machine at this position, where it is one.
+    pub fn mac(&self, position: usize) -> [u8; 6] {
+        // QEMU's prefix.
+        [0x52, 0x54, 0, 0x99, self.subnet, (FIRST_NODE + position) as u8]
+    }
+
     /// Where its agent answers.
     pub fn api(&self, position: usize) -> SocketAddr {
         SocketAddr::from((self.node(position).0, DEFAULT_PORT))

@@ -2,7 +2,7 @@
 //! reboot empties together with the namespaces and processes it tells of.
 
 use std::{
-    fs,
+    fs, mem,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{Owner, Plan, Request};
+use super::{Hardware, Owner, Plan, Request, Substrate};
 use crate::sys::{link, process::Process, replace_file};
 
 /// Where records are.
@@ -33,6 +33,9 @@ pub struct Record {
     pub helpers: Vec<Process>,
     /// Control groups seen in use by its capsules, at the root of each hierarchy.
     pub cgroups: Vec<String>,
+    /// What its capsules are.
+    #[serde(default)]
+    pub substrate: Substrate,
 }
 
 /// One capsule of a testbed.
@@ -53,6 +56,12 @@ pub struct Node {
     /// Whether it is behind a router.
     #[serde(default)]
     pub behind_nat: bool,
+    /// What its machine has, if it is one and has something else than the others.
+    #[serde(default)]
+    pub hardware: Option<Hardware>,
+    /// The process that has its machine, when last started.
+    #[serde(default)]
+    pub keeper: Option<Process>,
 }
 
 impl Node {
@@ -64,7 +73,14 @@ impl Node {
             options: Vec::new(),
             mounts: None,
             behind_nat,
+            hardware: None,
+            keeper: None,
         }
+    }
+
+    /// What the capsule ends with: its agent, or the keeper of its machine.
+    pub fn life(&self) -> Option<Process> {
+        self.agent.or(self.keeper)
     }
 }
 
@@ -134,8 +150,12 @@ pub fn claim(request: &Request) -> Result<Record> {
             nodes: Vec::new(),
             helpers: Vec::new(),
             cgroups: Vec::new(),
+            substrate: request.substrate.clone(),
         },
     };
+    if mem::discriminant(&record.substrate) != mem::discriminant(&request.substrate) {
+        bail!("testbed {} has capsules of another kind; take it down first", record.name);
+    }
     let known = record.nodes.len().min(request.nodes.len());
     if record.nodes[..known].iter().map(|node| &node.name).ne(&request.nodes[..known]) {
         bail!("testbed {} has capsules of other names; take it down first", record.name);

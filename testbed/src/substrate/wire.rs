@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    Plan, Record, nat,
+    Plan, Record, Substrate, nat,
     plan::{PREFIX_V4, PREFIX_V6},
 };
 use crate::sys::{link, netns};
@@ -18,13 +18,29 @@ pub fn ensure(record: &Record) -> Result<()> {
     let plan = Plan::new(&record.name, record.subnet);
     ensure_hub(&plan)?;
     for (position, node) in record.nodes.iter().enumerate() {
-        if node.behind_nat {
-            nat::ensure(&plan, position, &node.name)?;
-        } else {
-            ensure_node(&plan, position, &node.name)?;
+        match (&record.substrate, node.behind_nat) {
+            (Substrate::Netns, true) => nat::ensure(&plan, position, &node.name)?,
+            (Substrate::Netns, false) => ensure_node(&plan, position, &node.name)?,
+            (Substrate::Qemu(_), _) => ensure_tap(&plan, &node.name)?,
         }
     }
     Ok(())
+}
+
+/// The end of a machine's network card.
+fn ensure_tap(plan: &Plan, node: &str) -> Result<()> {
+    let (hub, port) = (plan.hub(), Plan::port(node));
+    if link::names_in(&hub)?.contains(&port) {
+        return Ok(());
+    }
+    link::batch_in(
+        &hub,
+        &format!(
+            "tuntap add dev {port} mode tap\n\
+             link set {port} master {BRIDGE}\n\
+             link set {port} up\n"
+        ),
+    )
 }
 
 fn ensure_hub(plan: &Plan) -> Result<()> {

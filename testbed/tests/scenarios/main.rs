@@ -25,6 +25,7 @@ mod images;
 mod in_guest;
 mod logs;
 mod loss;
+mod machines;
 mod maps;
 mod mesh;
 mod network;

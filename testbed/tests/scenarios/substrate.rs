@@ -11,7 +11,8 @@ use testbed::{
     registry::{Access, Registry},
     scenario::Fleet,
     substrate::{
-        Owner, Record, Request, State, Testbed, fault::Faults, nat::INSIDE, node_names, remove_stale,
+        Owner, Record, Request, State, Substrate, Testbed, fault::Faults, nat::INSIDE, node_names,
+        remove_stale,
     },
     sys::{link, netns, process::Process},
 };
@@ -21,7 +22,8 @@ const SOON: Duration = Duration::from_secs(2);
 fn request(name: &str, nodes: usize) -> Request {
     let dir = PathBuf::from("/var/lib/capsule-testbed").join(name);
     let nodes = node_names(nodes);
-    Request { name: name.to_owned(), dir, nodes, behind_nat: Vec::new(), owner: Owner::ThisProgram }
+    let (name, behind_nat) = (name.to_owned(), Vec::new());
+    Request { name, dir, nodes, behind_nat, owner: Owner::ThisProgram, substrate: Substrate::Netns }
 }
 
 /// Takes the testbed down also where the test fails.

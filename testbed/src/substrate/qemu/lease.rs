@@ -1,0 +1,71 @@
+//! Addresses for machines, by DHCP: Debian's dnsmasq on the hub's bridge. Who has which is known
+//! beforehand, by the card's MAC address.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    substrate::{
+        Plan, Testbed,
+        plan::{MAX_NODES, PREFIX_V6},
+        wire::BRIDGE,
+    },
+    sys::netns,
+};
+
+/// Where its console log goes.
+const HELPER: &str = "leases";
+const PROGRAM: &str = "dnsmasq";
+
+/// Starts it, unless it runs.
+pub fn ensure(testbed: &mut Testbed) -> Result<()> {
+    let runs = testbed.record.helpers.iter().any(|helper| {
+        helper.is_alive() && helper.arguments().first().is_some_and(|word| word.ends_with(PROGRAM))
+    });
+    if runs {
+        return Ok(());
+    }
+    let plan = testbed.plan();
+    let dir = testbed.record.dir.join(HELPER);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let file = dir.join("dnsmasq.conf");
+    std::fs::write(&file, configuration(&plan, &dir.join("leases").display().to_string()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let mut command = netns::command(&plan.hub(), PROGRAM);
+    command.arg("--keep-in-foreground").arg(format!("--conf-file={}", file.display()));
+    let helper = testbed.spawn(&mut command, HELPER)?;
+    testbed.record.helpers.push(helper);
+    testbed.record.save()
+}
+
+fn configuration(plan: &Plan, leases: &str) -> String {
+    let ((first_v4, first_v6), (gateway_v4, _)) = (plan.node(0), plan.operator());
+    let last_v6 = plan.node(MAX_NODES - 1).1;
+    // No DNS, and nothing but these.
+    let mut text = format!(
+        "port=0\ninterface={BRIDGE}\nbind-interfaces\nuser=root\ndhcp-authoritative\nenable-ra\n\
+         dhcp-leasefile={leases}\n\
+         dhcp-range={first_v4},static\n\
+         dhcp-range={first_v6},{last_v6},static,{PREFIX_V6}\n\
+         dhcp-option=option:router,{gateway_v4}\n"
+    );
+    for position in 0..MAX_NODES {
+        let ((v4, v6), mac) = (plan.node(position), plan.mac(position));
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let _ = writeln!(text, "dhcp-host={mac},{v4},[{v6}]");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_machine_has_the_address_that_it_is_planned_to_have() {
+        let text = configuration(&Plan::new("t", 7), "/leases");
+        assert!(text.contains("dhcp-host=52:54:00:99:07:0b,10.99.7.11,[fd99:7::b]\n"), "{text}");
+        assert!(text.contains("dhcp-range=10.99.7.11,static\n"), "{text}");
+    }
+}
