@@ -18,7 +18,7 @@
 //! - [`esp`], [`disk`]: partitions.
 //! - [`keys`]: who signs updates.
 //! - [`sbom`]: what is in it.
-//! - [`pipeline`]: all of these in order; the only wiring.
+//! - [`materials`], [`pipeline`]: all of these in order; the only wiring.
 //!
 //! Each step is a function of files to files, blocks, and is the same whenever its inputs are: times are
 //! those of [`EPOCH`], and ids come from what they name.
@@ -31,6 +31,8 @@ mod error;
 pub mod esp;
 pub mod initramfs;
 pub mod keys;
+mod lock;
+pub mod materials;
 pub mod modules;
 pub mod oci;
 pub mod packages;

@@ -62,6 +62,7 @@ fn run(cli: Cli) -> Result<()> {
         initramfs: cli.initramfs,
         version: cli.image_version,
         output: cli.output,
+        work: cli.cache.join("work"),
         cache: cli.cache,
         contents: cli.contents,
         packages: cli.packages,

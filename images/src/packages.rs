@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, run::Program};
+use crate::{Error, Result, lock::Lock, run::Program};
 
 /// The release of Debian that the image is made of.
 const SUITE: &str = "trixie";
@@ -54,7 +54,7 @@ pub struct Package {
 /// this system's apt has.
 pub fn fetch(names: &BTreeSet<String>, mirror: Option<&str>, cache: &Path, tree: &Path) -> Result<Packages> {
     let debs = cache.join("debs");
-    fs::create_dir_all(&debs).map_err(Error::file("make", &debs))?;
+    let _alone = Lock::take(&debs)?;
     crate::tree::remove(tree)?;
     let sources = match mirror {
         Some(mirror) => vec![source(mirror, SUITE)],
@@ -75,7 +75,8 @@ pub fn fetch(names: &BTreeSet<String>, mirror: Option<&str>, cache: &Path, tree:
         .run()?;
     crate::tree::Tree::unpacked(tree)?;
     let mut list = Vec::new();
-    for archive in crate::tree::sorted(&debs)? {
+    let archives = crate::tree::sorted(&debs)?.into_iter();
+    for archive in archives.filter(|path| path.extension().is_some_and(|kind| kind == "deb")) {
         list.push(Package::read(archive)?);
     }
     Ok(Packages { tree: tree.to_owned(), list })
@@ -170,6 +171,22 @@ fn files_of(sums: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
+impl Package {
+    /// One that was never fetched.
+    pub(crate) fn fake(name: &str, version: &str, files: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            source: name.to_owned(),
+            source_version: version.to_owned(),
+            needs: Vec::new(),
+            files: files.iter().map(|&file| file.to_owned()).collect(),
+            archive: PathBuf::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -189,13 +206,8 @@ mod tests {
     #[test]
     fn packages_come_with_what_they_depend_on_and_circles_end() {
         let package = |name: &str, needs: &[&str]| Package {
-            name: name.to_owned(),
-            version: "1".to_owned(),
-            source: name.to_owned(),
-            source_version: "1".to_owned(),
             needs: needs.iter().map(|&need| need.to_owned()).collect(),
-            files: Vec::new(),
-            archive: PathBuf::new(),
+            ..Package::fake(name, "1", &[])
         };
         let list = vec![package("a", &["b", "virtual"]), package("b", &["a"]), package("c", &[])];
         let packages = Packages { tree: PathBuf::new(), list };

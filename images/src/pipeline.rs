@@ -1,7 +1,6 @@
 //! All steps in order.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,32 +11,27 @@ use capsule_bundle::{
 };
 
 use crate::{
-    Error, Result,
-    contents::{Contents, Modules},
-    disk,
-    dress::{self, Own},
+    Error, Result, disk,
+    dress::Own,
     esp, initramfs, keys,
-    modules::{self, Installed},
-    oci::Image,
-    packages::{self, Packages},
+    materials::{Filled, Materials},
     root::{self, Maker, Root},
     sbom,
-    steps::{mib, step},
-    tree::Tree,
+    steps::{mib, say, step},
     uki,
 };
 
 /// Where systemd's package has what the firmware starts.
 const EFI: &str = "usr/lib/systemd/boot/efi";
-/// After the root's hash: consoles of a screen and a serial port, and no capsule stays in a panic.
-const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet panic=10";
+/// After the root's hash: consoles of a screen and a serial port, no capsule stays in a panic, and firmware
+/// that this machine alone needs is found where it can be put.
+const COMMAND_LINE: &str =
+    "console=tty0 console=ttyS0,115200 quiet panic=10 firmware_class.path=/perm/firmware";
 /// In the cache, beside the packages.
 const DEVELOPMENT_KEY: &str = "release.key";
+const ARCHITECTURE: &str = "x86_64";
 /// The oldest that an update may replace.
 const MINIMUM_VERSION: Version = Version::new(0, 1, 0);
-/// Names of the images on board.
-const DEBUG: Image<'_> = Image { reference: "capsule.local/debug:latest", command: &["/usr/bin/sh"] };
-const EDGE: Image<'_> = Image { reference: "capsule.local/edge:latest", command: &["/usr/bin/caddy", "run"] };
 
 /// What an image is built from.
 #[derive(Clone, Debug)]
@@ -50,8 +44,10 @@ pub struct Inputs {
     pub version: Version,
     /// Where the results go.
     pub output: PathBuf,
-    /// Keeps packages.
+    /// Keeps packages, and a development key.
     pub cache: PathBuf,
+    /// For what is in the making; a second build in the same place waits for the first.
+    pub work: PathBuf,
     /// `images/contents`.
     pub contents: PathBuf,
     /// Further packages.
@@ -68,28 +64,23 @@ pub struct Inputs {
 
 /// Builds everything.
 pub fn build(inputs: &Inputs) -> Result<Root> {
-    let work = inputs.cache.join("work");
+    let materials = step(
+        "packages",
+        || Materials::fetch(inputs),
+        |materials| format!("{} packages fetched and unpacked", materials.packages.list.len()),
+    )?;
+    assemble(inputs, &materials)
+}
+
+/// Builds everything from packages that are fetched.
+pub fn assemble(inputs: &Inputs, materials: &Materials) -> Result<Root> {
     make(&inputs.output)?;
     remove_old_bundles(&inputs.output)?;
-    make(&work)?;
-    let lists = Lists::read(&inputs.contents)?;
-    let version = inputs.version.to_string();
     let release = keys::release(inputs.release_key.as_deref(), &inputs.cache.join(DEVELOPMENT_KEY))?;
     if release.is_new {
-        println!("  made a development key that signs updates: {}", release.file.display());
+        say(&format!("{} is new: a development key that signs updates", release.file.display()));
     }
-    let packages = step(
-        "packages",
-        || {
-            packages::fetch(
-                &lists.names(&inputs.packages),
-                inputs.mirror.as_deref(),
-                &inputs.cache,
-                &work.join("packages"),
-            )
-        },
-        |packages| format!("packages: {} fetched and unpacked", packages.list.len()),
-    )?;
+    let version = inputs.version.to_string();
     let own = Own {
         files: &inputs.contents.join("files"),
         agent: &inputs.agent,
@@ -97,155 +88,104 @@ pub fn build(inputs: &Inputs) -> Result<Root> {
         keys: &accepted(&release.key, &inputs.trusted)?,
         firmware: inputs.firmware.as_deref(),
     };
-    let debug =
-        step("the debug image", || debug_tree(&packages, &lists, &work), |_| "image debug".to_owned())?;
-    let edge = step("the edge image", || edge_tree(&packages, &lists, &work), |_| "image edge".to_owned())?;
-    let (tree, modules) = step(
+    let build = Build { inputs, materials, own: &own };
+    let filled = step(
         "the root's files",
-        || {
-            let tree = Tree::new(work.join("root"))?;
-            tree.take(&packages, &lists.root)?;
-            tree.take_whole(&packages, &inputs.packages)?;
-            tree.file("usr/share/capsule/images/debug.tar", DEBUG.archive(&debug)?)?;
-            tree.file("usr/share/capsule/images/edge.tar", EDGE.archive(&edge)?)?;
-            own.put(&tree)?;
-            tree.complete(&packages)?;
-            dress::certificates(&packages, &tree)?;
-            dress::loader(&tree)?;
-            let modules = modules::install(&packages, &lists.modules, &tree)?;
-            Ok((tree, modules))
-        },
-        |(_, modules)| format!("root: files, modules of {}", modules.release),
+        || materials.root(&own),
+        |filled| format!("{} files, Linux {}", filled.files.len(), filled.modules.release),
     )?;
-    let files = named_files(&[&tree, &debug, &edge])?;
-    let image = inputs.output.join("root.img");
     let root = step(
         "the root image",
-        || {
-            Maker { tree: packages.tree.clone() }.erofs(tree.path(), &image)?;
-            root::protect(&image)
-        },
-        |root| format!("root.img: {}, {}", mib(root.bytes), root.hash),
+        || build.root(&filled),
+        |root| format!("{}: {}, {}", build.output("root.img").display(), mib(root.bytes), root.hash),
     )?;
-    step(
-        "the kernel image",
-        || kernel(inputs, &own, &packages, &lists, &modules, &root),
-        |bytes| format!("kernel.efi: {}", mib(*bytes)),
-    )?;
-    step("the disk", || disk_image(inputs, &packages, &image, &root, &work), |()| "capsule.img".to_owned())?;
-    step("the bundle", || bundle(inputs, &root, &release.key), |file| file.display().to_string())?;
-    let present = sbom::present(&packages, &files);
-    write(&inputs.output.join("packages.txt"), sbom::list(&present))?;
-    let bill = sbom::spdx(&present, &packages.tree, &version, &root.hash)?;
-    write(&inputs.output.join("sbom.spdx.json"), format!("{bill:#}\n"))?;
+    step("the kernel image", || build.kernel(&filled, &root), |file| file.display().to_string())?;
+    step("the disk", || build.disk(&root), |file| file.display().to_string())?;
+    step("the bundle", || build.bundle(&root, &release.key), |file| file.display().to_string())?;
+    build.lists(&filled, &root)?;
     Ok(root)
 }
 
-/// What `images/contents` says.
-struct Lists {
-    root: Contents,
-    debug: Contents,
-    edge: Contents,
-    tools: Contents,
-    modules: Modules,
+/// One build, whose results are files of its output folder.
+struct Build<'b> {
+    inputs: &'b Inputs,
+    materials: &'b Materials,
+    own: &'b Own<'b>,
 }
 
-impl Lists {
-    fn read(contents: &Path) -> Result<Self> {
-        Ok(Self {
-            root: Contents::read(contents, "root")?,
-            debug: Contents::read(contents, "debug")?,
-            edge: Contents::read(contents, "edge")?,
-            tools: Contents::read(contents, "tools")?,
-            modules: Modules::read(contents)?,
-        })
+impl Build<'_> {
+    fn output(&self, name: &str) -> PathBuf {
+        self.inputs.output.join(name)
     }
 
-    /// Of every package that has a part in the build.
-    fn names(&self, further: &[String]) -> BTreeSet<String> {
-        let lists = [&self.root, &self.debug, &self.edge, &self.tools];
-        let listed = lists.iter().flat_map(|list| list.packages.keys());
-        listed.chain(further).cloned().collect()
+    fn root(&self, filled: &Filled) -> Result<Root> {
+        let image = self.output("root.img");
+        Maker { tree: self.materials.packages.tree.clone() }.erofs(filled.tree.path(), &image)?;
+        root::protect(&image)
     }
-}
 
-fn debug_tree(packages: &Packages, lists: &Lists, work: &Path) -> Result<Tree> {
-    let tree = Tree::new(work.join("debug"))?;
-    tree.take(packages, &lists.debug)?;
-    tree.complete(packages)?;
-    dress::busybox(&tree)?;
-    dress::loader(&tree)?;
-    Ok(tree)
-}
-
-fn edge_tree(packages: &Packages, lists: &Lists, work: &Path) -> Result<Tree> {
-    let tree = Tree::new(work.join("edge"))?;
-    tree.take(packages, &lists.edge)?;
-    tree.complete(packages)?;
-    dress::certificates(packages, &tree)?;
-    Ok(tree)
-}
-
-fn named_files(trees: &[&Tree]) -> Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
-    for tree in trees {
-        names.extend(tree.files()?.iter().map(|path| path.to_string_lossy().into_owned()));
+    /// With what it is made of beside it.
+    fn kernel(&self, filled: &Filled, root: &Root) -> Result<PathBuf> {
+        let packages = &self.materials.packages.tree;
+        let archive = self.output("initramfs.cpio.zst");
+        initramfs::build(
+            &self.inputs.initramfs,
+            &filled.modules,
+            &self.materials.modules.initramfs,
+            &archive,
+        )?;
+        let linux = read(&packages.join(format!("boot/vmlinuz-{}", filled.modules.release)))?;
+        write(&self.output("vmlinuz"), &linux)?;
+        let parts = uki::Parts {
+            stub: read(&packages.join(EFI).join("linuxx64.efi.stub"))?,
+            linux,
+            initrd: read(&archive)?,
+            command_line: format!("{} {COMMAND_LINE}", root.argument()),
+            os_release: self.own.os_release(),
+            release: filled.modules.release.clone(),
+        };
+        let image = self.output("kernel.efi");
+        write(&image, uki::build(&parts)?)?;
+        Ok(image)
     }
-    Ok(names)
-}
 
-/// Makes the kernel image and what it is made of; tells its size.
-fn kernel(
-    inputs: &Inputs,
-    own: &Own,
-    packages: &Packages,
-    lists: &Lists,
-    modules: &Installed,
-    root: &Root,
-) -> Result<u64> {
-    let archive = inputs.output.join("initramfs.cpio.zst");
-    initramfs::build(&inputs.initramfs, modules, &lists.modules.initramfs, &archive)?;
-    let linux = read(&packages.tree.join(format!("boot/vmlinuz-{}", modules.release)))?;
-    write(&inputs.output.join("vmlinuz"), &linux)?;
-    let parts = uki::Parts {
-        stub: read(&packages.tree.join(EFI).join("linuxx64.efi.stub"))?,
-        linux,
-        initrd: read(&archive)?,
-        command_line: format!("{} {COMMAND_LINE}", root.argument()),
-        os_release: own.os_release(),
-        release: modules.release.clone(),
-    };
-    let image = uki::build(&parts)?;
-    write(&inputs.output.join("kernel.efi"), &image)?;
-    Ok(image.len() as u64)
-}
+    fn disk(&self, root: &Root) -> Result<PathBuf> {
+        let partition = self.inputs.work.join("esp");
+        let parts = esp::Parts {
+            loader: &self.materials.packages.tree.join(EFI).join("systemd-bootx64.efi"),
+            kernel: &self.output("kernel.efi"),
+            version: self.own.version,
+        };
+        esp::build(&parts, &partition)?;
+        let disk = self.output("capsule.img");
+        disk::build(&partition, &self.output("root.img"), root, &disk)?;
+        Ok(disk)
+    }
 
-fn disk_image(inputs: &Inputs, packages: &Packages, image: &Path, root: &Root, work: &Path) -> Result<()> {
-    let partition = work.join("esp");
-    let parts = esp::Parts {
-        loader: &packages.tree.join(EFI).join("systemd-bootx64.efi"),
-        kernel: &inputs.output.join("kernel.efi"),
-        version: &inputs.version.to_string(),
-    };
-    esp::build(&parts, &partition)?;
-    disk::build(&partition, image, root, &inputs.output.join("capsule.img"))
-}
+    /// With the key that it is signed with beside it.
+    fn bundle(&self, root: &Root, key: &SigningKey) -> Result<PathBuf> {
+        write(&self.output("release.pub"), key.public_text())?;
+        let bundle = self.output(&format!("capsule-{}.update", self.inputs.version));
+        let content = Content {
+            version: self.inputs.version.clone(),
+            minimum_version: MINIMUM_VERSION,
+            architecture: ARCHITECTURE,
+            kernel: &self.output("kernel.efi"),
+            root: &self.output("root.img"),
+            roothash: root.hash.parse().map_err(|error| Error::malformed("the root hash", error))?,
+            data_bytes: root.data_bytes,
+        };
+        capsule_bundle::write::write(&content, key, &bundle)?;
+        Ok(bundle)
+    }
 
-/// Writes the bundle, and the key that it is signed with; tells the bundle's file.
-fn bundle(inputs: &Inputs, root: &Root, key: &SigningKey) -> Result<PathBuf> {
-    let file = inputs.output.join(format!("capsule-{}.update", inputs.version));
-    let content = Content {
-        version: inputs.version.clone(),
-        minimum_version: MINIMUM_VERSION,
-        architecture: "x86_64",
-        kernel: &inputs.output.join("kernel.efi"),
-        root: &inputs.output.join("root.img"),
-        roothash: root.hash.parse().map_err(|error| Error::malformed("the root hash", error))?,
-        data_bytes: root.data_bytes,
-    };
-    write(&inputs.output.join("release.pub"), key.public_text())?;
-    capsule_bundle::write::write(&content, key, &file)?;
-    Ok(file)
+    fn lists(&self, filled: &Filled, root: &Root) -> Result<()> {
+        let packages = &self.materials.packages;
+        let present = sbom::present(packages, &filled.files);
+        write(&self.output("packages.txt"), sbom::list(&present))?;
+        let bill = sbom::spdx(&present, &packages.tree, self.own.version, &root.hash)?;
+        write(&self.output("sbom.spdx.json"), format!("{bill:#}\n"))
+    }
 }
 
 /// Names and texts of the public keys whose updates an image accepts.

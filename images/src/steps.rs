@@ -28,6 +28,11 @@ pub fn step<T>(
     outcome
 }
 
+/// Says something between two steps.
+pub fn say(line: &str) {
+    println!("  {line}");
+}
+
 /// A size for people.
 pub fn mib(bytes: u64) -> impl Display {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))

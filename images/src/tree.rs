@@ -109,6 +109,9 @@ impl Tree {
                 symlink(to, &target).map_err(Error::file("make", &target))?;
             } else {
                 fs::copy(source, &target).map_err(Error::file("copy", source))?;
+                // Nobody gains rights by running a file of the image.
+                let mode = fs::Permissions::from_mode(facts.permissions().mode() & 0o777);
+                fs::set_permissions(&target, mode).map_err(Error::file("change", &target))?;
             }
         }
         Ok(())
@@ -310,6 +313,18 @@ mod tests {
             error,
             "usr/bin/tool needs libc.so.6, which no package here has; add its package to the list"
         );
+    }
+
+    #[test]
+    fn nobody_gains_rights_by_a_file_of_an_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = dir.path().join("mount");
+        fs::write(&mount, "").unwrap();
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o4755)).unwrap();
+        let tree = Tree::new(dir.path().join("root")).unwrap();
+        tree.copy_into(&mount, Path::new("usr/bin/mount")).unwrap();
+        let mode = fs::metadata(tree.path().join("usr/bin/mount")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
     }
 
     #[test]
