@@ -11,6 +11,7 @@
 //! - [`fabric`]: the capsule among others: its key, the member map, the link to its peers;
 //! - [`workload`]: the actors that make desired workloads real;
 //! - [`boot`]: the appliance: PID 1, and what it and the agent tell each other;
+//! - [`update`]: the appliance's system in its two slots;
 //! - [`sys`]: one file per external tool or kernel interface.
 
 pub mod agent;
@@ -28,5 +29,6 @@ pub mod runtime;
 pub mod status;
 pub mod store;
 pub mod sys;
+pub mod update;
 pub mod volume;
 pub mod workload;

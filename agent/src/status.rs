@@ -10,6 +10,7 @@ use crate::{
     network::NetworkError,
     runtime::RuntimeError,
     store::StoreError,
+    update::UpdateError,
     volume::VolumeError,
     workload::{WorkloadError, needs::NeedKind},
 };
@@ -122,6 +123,36 @@ impl From<FabricError> for Status {
             FabricError::NoMap => Code::NotFound,
             FabricError::Closed => Code::Unavailable,
             FabricError::Key { .. } | FabricError::Kernel { .. } => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<UpdateError> for Status {
+    fn from(error: UpdateError) -> Self {
+        let code = match error {
+            UpdateError::Store(error) => return error.into(),
+            UpdateError::Bundle(_)
+            | UpdateError::Oversized { .. }
+            | UpdateError::Protocol(_)
+            | UpdateError::Assembled { .. }
+            | UpdateError::Key(_) => Code::InvalidArgument,
+            UpdateError::NotAppliance
+            | UpdateError::Downgrade { .. }
+            | UpdateError::TooFar { .. }
+            | UpdateError::Architecture { .. }
+            | UpdateError::TriedBefore { .. }
+            | UpdateError::OnTrial(_)
+            | UpdateError::Armed(_)
+            | UpdateError::NoFallback(_)
+            | UpdateError::NothingBefore(_)
+            | UpdateError::LastKey(_)
+            | UpdateError::TooManyKeys(_)
+            | UpdateError::NoSpace { .. } => Code::FailedPrecondition,
+            UpdateError::Busy(_) | UpdateError::TakenOver => Code::Aborted,
+            UpdateError::Chunk(_) => Code::DataLoss,
+            UpdateError::UnknownKey(_) => Code::NotFound,
+            UpdateError::ReadBack { .. } | UpdateError::Io { .. } => Code::Internal,
         };
         Self::new(code, chain(&error))
     }

@@ -52,6 +52,9 @@ shown! {
     Role, "ROLE_", kebab;
     Mode, "MODE_", kebab;
     LayerState, "LAYER_STATE_", kebab;
+    UpdateState, "UPDATE_STATE_", kebab;
+    PushPhase, "PUSH_PHASE_", kebab;
+    SlotState, "SLOT_STATE_", kebab;
 }
 
 #[cfg(test)]

@@ -1,26 +1,33 @@
 //! Builds every capability, passes each what it needs, and runs them: the only wiring.
 //!
 //! - `engine`: what runs workloads: containerd, network and volumes, or a stand-in;
+//! - `appliance`: what init has told of this boot, for the slots of the system;
 //! - `census`: what the node tells about the others;
+//! - `vitals`: how the capsule is, for an update on trial;
 //! - `serve`: the gRPC server;
 //! - `down`: stopping everything, also what outlives the agent.
 //!
 //! An agent keeps no state of the process: several run side by side in one, each on its own
 //! state directory.
 
+mod appliance;
 mod census;
 pub mod down;
 mod engine;
 mod serve;
+mod vitals;
 
 use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+pub use appliance::Appliance;
 
 use capsule_proto::v1::Mode;
 
@@ -40,6 +47,7 @@ use crate::{
         holder::{Protocol, holder},
         lock::{LockError, StateLock},
     },
+    update::UpdateError,
     volume::VolumeError,
     workload::{WorkloadError, WorkloadParts, Workloads},
 };
@@ -93,6 +101,9 @@ pub enum StartError {
     /// The fabric did not come up.
     #[error("cannot enter the fabric")]
     Fabric(#[from] FabricError),
+    /// The slots could not be looked at.
+    #[error("cannot look at the slots of the system")]
+    Update(#[from] UpdateError),
     /// The workloads could not be taken over.
     #[error("cannot take over the workloads")]
     Workload(#[from] WorkloadError),
@@ -104,6 +115,7 @@ pub struct Builder {
     runtime: Option<SharedRuntime>,
     log: Option<LogRing>,
     claim_window: Duration,
+    appliance: Option<Appliance>,
 }
 
 impl Builder {
@@ -125,9 +137,15 @@ impl Builder {
         self
     }
 
+    /// Runs an appliance, whose slots it updates.
+    pub fn appliance(mut self, appliance: Appliance) -> Self {
+        self.appliance = Some(appliance);
+        self
+    }
+
     /// Starts it; when this resolves it serves.
     pub async fn start(self) -> Result<Agent, StartError> {
-        let Self { config, runtime, log, claim_window } = self;
+        let Self { config, runtime, log, claim_window, appliance } = self;
         let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
         file::ensure_dir(&config.state_dir, 0o700).map_err(unusable)?;
         let lock = StateLock::acquire(&config.state_dir)?;
@@ -147,19 +165,28 @@ impl Builder {
             store: store.clone(),
             events: events.clone(),
             runtime: engine.runtime.clone(),
-            images: std::sync::Arc::new(engine.images.clone()),
-            network: engine.network.clone().map(|network| std::sync::Arc::new(network) as _),
-            volumes: engine.volumes.clone().map(|volumes| std::sync::Arc::new(volumes) as _),
+            images: Arc::new(engine.images.clone()),
+            network: engine.network.clone().map(|network| Arc::new(network) as _),
+            volumes: engine.volumes.clone().map(|volumes| Arc::new(volumes) as _),
             state_dir: config.state_dir.clone(),
         })
         .await?;
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
+        let mut appliance = appliance;
         if config.appliance {
             let init = InitLink::start(boot::link::SOCKET.into(), store.clone());
-            tokio::spawn(boot::report::keep(init, identity.clone(), workloads.clone()));
+            tokio::spawn(boot::report::keep(init.clone(), identity.clone(), workloads.clone()));
+            appliance = Appliance::of_this_boot(init);
         }
+        let updates = match appliance {
+            Some(appliance) => {
+                let seen = vitals::of(&identity, &engine.runtime, &workloads, &config.state_dir);
+                Some(appliance.updates(&config, &store, &events, seen).await?)
+            }
+            None => None,
+        };
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
@@ -176,6 +203,7 @@ impl Builder {
             workloads,
             fabric,
             engine,
+            updates,
         };
         let server = tokio::spawn(serve::run(services, listener, stopped));
         let flusher = tokio::spawn(flush(identity.clone()));
@@ -197,7 +225,7 @@ pub struct Agent {
 impl Agent {
     /// How one is made.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, runtime: None, log: None, claim_window: identity::CLAIM_WINDOW }
+        Builder { config, runtime: None, log: None, claim_window: identity::CLAIM_WINDOW, appliance: None }
     }
 
     /// Where it listens, with the port that was picked.

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use capsule_proto::v1::{
     events_server::EventsServer, fabric_server::FabricServer, identity_server::IdentityServer,
-    images_server::ImagesServer, node_server::NodeServer, volumes_server::VolumesServer,
-    workloads_server::WorkloadsServer,
+    images_server::ImagesServer, node_server::NodeServer, updates_server::UpdatesServer,
+    volumes_server::VolumesServer, workloads_server::WorkloadsServer,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 use tonic::transport::Server;
@@ -17,6 +17,7 @@ use crate::{
     identity::Identity,
     image::rpc::ImagesService,
     node::Node,
+    update::{Updates, rpc::UpdatesService},
     workload::Workloads,
 };
 
@@ -44,11 +45,12 @@ pub(super) struct Services {
     pub(super) workloads: Workloads,
     pub(super) fabric: Fabric,
     pub(super) engine: Engine,
+    pub(super) updates: Option<Updates>,
 }
 
 /// Serves until it is told to stop.
 pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot::Receiver<()>) {
-    let Services { identity, node, events, workloads, fabric, engine } = services;
+    let Services { identity, node, events, workloads, fabric, engine, updates } = services;
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
@@ -66,6 +68,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
         .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(UpdatesServer::new(UpdatesService(updates)).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_optional_service(engine.volumes.map(VolumesServer::new));
     let stopped = async { drop(stop.await) };
     if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {

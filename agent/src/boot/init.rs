@@ -299,7 +299,7 @@ impl Init {
         }
         let observed = self.observed.borrow().clone();
         if is_tentative {
-            let expected = Expectation::read(Path::new(history::DIR), &self.facts);
+            let expected = Expectation::read(Path::new(history::DIR), self.facts.slot, &self.facts.version);
             let perm = self.perm.as_ref().err().map(String::as_str);
             let signs = Signs { elapsed: self.started.elapsed(), agent: &observed, has_network, perm };
             if let Some(detail) = tentative::verdict(&expected, &signs) {

@@ -8,11 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    facts::{BootFacts, Slot},
-    supervise::Observed,
-};
-use crate::sys::file::write_atomic;
+use super::{facts::Slot, supervise::Observed};
+use crate::sys::file::{ensure_dir, remove_all_if_exists, write_atomic};
 
 /// Where an agent that arms a slot leaves what it expects.
 const FILE: &str = "tentative.json";
@@ -41,15 +38,25 @@ pub struct Expectation {
 impl Expectation {
     /// Writes it down, before the slot is armed.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
+        ensure_dir(dir, 0o700)?;
         write_atomic(&file(dir), &serde_json::to_vec_pretty(self)?, 0o600)
     }
 
-    /// What is expected of this boot.
-    pub fn read(dir: &Path, facts: &BootFacts) -> Self {
-        let kept = fs::read(file(dir)).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        kept.filter(|kept| kept.slot == facts.slot).unwrap_or_else(|| Self {
-            slot: facts.slot,
-            version: facts.version.clone(),
+    /// What is written down; nothing where it is damaged.
+    pub fn kept(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(file(dir)).ok()?).ok()
+    }
+
+    /// Forgets it: nothing is armed, or on trial.
+    pub fn remove(dir: &Path) -> io::Result<()> {
+        remove_all_if_exists(&file(dir))
+    }
+
+    /// What is expected of the boot of a slot.
+    pub fn read(dir: &Path, slot: Slot, version: &str) -> Self {
+        Self::kept(dir).filter(|kept| kept.slot == slot).unwrap_or_else(|| Self {
+            slot,
+            version: version.to_owned(),
             deadline_seconds: DEFAULT_DEADLINE.as_secs(),
             auto_confirm_seconds: None,
             workloads: Vec::new(),
@@ -124,21 +131,11 @@ mod tests {
     fn what_is_expected_of_another_slot_is_not_expected_of_this_one() {
         let dir = tempfile::tempdir().unwrap();
         expected().write(dir.path()).unwrap();
-        let path = PathBuf::new;
-        let facts = |slot| BootFacts {
-            boot_id: String::new(),
-            version: "2".into(),
-            slot,
-            entry: String::new(),
-            tentative: true,
-            role: super::super::Role::Appliance,
-            disk: path(),
-            esp: path(),
-            a: path(),
-            b: path(),
-            pv: path(),
-        };
-        assert_eq!(Expectation::read(dir.path(), &facts(Slot::B)), expected());
-        assert_eq!(Expectation::read(dir.path(), &facts(Slot::A)).auto_confirm_seconds, None);
+        assert_eq!(Expectation::read(dir.path(), Slot::B, "2"), expected());
+        assert_eq!(Expectation::read(dir.path(), Slot::A, "1").auto_confirm_seconds, None);
+        fs::write(file(dir.path()), "{").unwrap();
+        assert_eq!(Expectation::kept(dir.path()), None);
+        Expectation::remove(dir.path()).unwrap();
+        Expectation::remove(dir.path()).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The layer around every service: each call is checked against keys, token and role.
 
 use std::{
+    sync::atomic::Ordering,
     task::{Context, Poll},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -44,6 +45,7 @@ impl Identity {
             let (method, key_name) = (method.to_owned(), key.name.clone());
             return Err(Refusal::Role { key: key_name, has: key.role, needs, method });
         }
+        self.0.admitted.fetch_add(1, Ordering::Relaxed);
         Ok(Caller { key_id: key.key_id.clone(), role: key.role, name: key.name.clone() })
     }
 

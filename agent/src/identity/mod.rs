@@ -29,7 +29,10 @@ use std::{
     io,
     net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -84,6 +87,7 @@ struct Inner {
     window: ClaimWindow,
     refusals: Mutex<Refusals>,
     replay: Mutex<ReplayCache>,
+    admitted: AtomicU64,
 }
 
 impl Inner {
@@ -127,6 +131,7 @@ impl Identity {
             window: ClaimWindow::open(window, &sentinel),
             refusals: Mutex::new(Refusals::new(Instant::now())),
             replay: Mutex::default(),
+            admitted: AtomicU64::new(0),
         })))
     }
 
@@ -158,6 +163,11 @@ impl Identity {
     /// Whether any operator's key is enrolled.
     pub fn is_adopted(&self) -> bool {
         !self.0.keys.is_empty()
+    }
+
+    /// Calls of operators that were let in since the start.
+    pub fn admitted_calls(&self) -> u64 {
+        self.0.admitted.load(Ordering::Relaxed)
     }
 
     /// The operator whose enrolled key has this name.

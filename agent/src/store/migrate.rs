@@ -8,13 +8,14 @@ use super::{OpenError, open_connection, wal};
 use crate::sys::file;
 
 /// In order; step n leads from `user_version` n to n + 1. Never edit one that was released.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_identity.sql"),
     include_str!("migrations/0002_workloads.sql"),
     include_str!("migrations/0003_runs.sql"),
     include_str!("migrations/0004_fabric.sql"),
     include_str!("migrations/0005_fabric_address.sql"),
     include_str!("migrations/0006_fabric_location.sql"),
+    include_str!("migrations/0007_update.sql"),
 ];
 
 /// The schema that this capsuled writes.

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 /// Writes `content` to `path` with `mode`, replacing what was there in one step. On the disk
 /// when it returns. Two writers of one path must not run at once.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -26,6 +28,27 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Makes names that were added to or removed from `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Writes out all that waits for the file system of `path`.
+pub fn sync_filesystem(path: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(File::open(path)?)?)
+}
+
+/// Writes `file` out and forgets what the system remembers of it, so that the next read is of the
+/// disk.
+pub fn forget_cached(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
+/// Removes a file or a directory with all that is in it; nothing there is fine.
+pub fn remove_all_if_exists(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Makes `path` and its parents with `mode` where they do not exist.

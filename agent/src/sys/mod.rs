@@ -22,6 +22,7 @@ pub mod socket;
 pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uplink;
 pub mod wireguard;
 
 /// Whether the kernel has IPv6 at all.

@@ -32,9 +32,9 @@ pub fn mount_ext4(device: &Path, target: &Path) -> io::Result<()> {
     Ok(nix::mount::mount(Some(device), target, Some("ext4"), flags, None::<&str>)?)
 }
 
-/// Mounts an ESP, whose writes are not put off.
+/// Mounts an ESP, for root alone.
 pub fn mount_vfat(device: &Path, target: &Path) -> io::Result<()> {
-    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_SYNCHRONOUS;
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     Ok(nix::mount::mount(Some(device), target, Some("vfat"), flags, Some("umask=0077"))?)
 }
 

@@ -9,8 +9,8 @@ use capsule_proto::{
     token::METADATA_KEY,
     v1::{
         events_client::EventsClient, fabric_client::FabricClient, identity_client::IdentityClient,
-        images_client::ImagesClient, node_client::NodeClient, volumes_client::VolumesClient,
-        workloads_client::WorkloadsClient,
+        images_client::ImagesClient, node_client::NodeClient, updates_client::UpdatesClient,
+        volumes_client::VolumesClient, workloads_client::WorkloadsClient,
     },
 };
 use http::HeaderValue;
@@ -56,6 +56,7 @@ impl Capsule {
         images: ImagesClient, "Container images.";
         volumes: VolumesClient, "Volumes.";
         fabric: FabricClient, "The capsule among others.";
+        updates: UpdatesClient, "The system in its two slots.";
         events: EventsClient, "What happened.";
     }
 }

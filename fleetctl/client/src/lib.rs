@@ -5,6 +5,7 @@
 //! - [`Connector`] makes a [`Capsule`] of a target: TLS 1.3 pinned by fingerprint, mutual, with a
 //!   token signed for every call;
 //! - [`fan_out`] runs one call on many capsules and yields results as they come;
+//! - [`update`] brings a new system to a capsule;
 //! - [`adopt`] meets a capsule for the first time.
 //!
 //! ```no_run
@@ -37,6 +38,7 @@ mod key;
 mod rotation;
 mod target;
 mod tls;
+pub mod update;
 
 pub use address::{Address, AddressError};
 pub use capsule::{Capsule, Link, MAX_MESSAGE_BYTES};

@@ -115,6 +115,18 @@ fn databases_since_the_fourth_schema_keep_what_they_know_of_the_fabric() {
         let tables = [&SINCE_THE_SECOND[..], &of_fabric[..count]].concat();
         migrated(&format!("v{version}.sql"), &tables);
     }
+}
+
+#[test]
+fn a_database_of_the_seventh_schema_keeps_its_release_keys_and_updates() {
+    let later = [
+        ("fabric", 1),
+        ("fabric_address", 2),
+        ("fabric_location", 2),
+        ("release_key", 2),
+        ("system_update", 2),
+    ];
+    migrated("v7.sql", &[&SINCE_THE_SECOND[..], &later[..]].concat());
     let newest = fixture(&format!("v{SCHEMA_VERSION}.sql"));
     assert!(newest.exists(), "the present schema has no golden database yet: {}", newest.display());
 }
