@@ -107,6 +107,9 @@ pub enum Command {
     /// Capsules as one private network
     #[command(subcommand)]
     Fabric(run::fabric::Fabric),
+    /// The system of appliances
+    #[command(subcommand)]
+    Update(run::update::Update),
     /// Operator keys
     #[command(subcommand, visible_alias = "keys")]
     Key(run::key::Key),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use capsule_client::{Capsule, ENVIRONMENT, FanOut, Fleet, Selection, Target, fan_out};
-use capsule_proto::v1::{ListImagesRequest, ListKeysRequest};
+use capsule_proto::v1::{ListImagesRequest, ListKeysRequest, ListReleaseKeysRequest};
 use clap::builder::StyledStr;
 use clap_complete::{CompletionCandidate, PathCompleter, engine::ValueCompleter as _};
 use futures_util::StreamExt as _;
@@ -102,6 +102,16 @@ pub fn keys(current: &OsStr) -> Vec<CompletionCandidate> {
         let listed = capsule.identity().list_keys(ListKeysRequest {}).await;
         let keys = listed.map(|answer| answer.into_inner().keys).unwrap_or_default();
         keys.into_iter().map(|key| key.key_id).collect()
+    };
+    candidates(live(list), current)
+}
+
+/// Release keys.
+pub fn release_keys(current: &OsStr) -> Vec<CompletionCandidate> {
+    let list = async |capsule: Capsule| {
+        let listed = capsule.updates().list_keys(ListReleaseKeysRequest {}).await;
+        let keys = listed.map(|answer| answer.into_inner().keys).unwrap_or_default();
+        keys.into_iter().map(|key| key.number).collect()
     };
     candidates(live(list), current)
 }

@@ -14,7 +14,7 @@ async fn push_part(booted: &Booted, file: &UpdateFile, part: u64) {
     let enough = Notify::new();
     let options = PushOptions::default();
     let seen = |seen| {
-        if let Seen::Sent { done_bytes, total_bytes } = seen
+        if let Seen::Sent { done_bytes, total_bytes, .. } = seen
             && done_bytes * 100 >= total_bytes * part
         {
             enough.notify_one();

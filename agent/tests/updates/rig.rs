@@ -16,7 +16,7 @@ use capsule_bundle::{
     write::{Content, SigningKey, write},
 };
 use capsule_client::{
-    Capsule, Connector, Home, Target, adopt,
+    Capsule, Connector, Context, Home, Target, adopt,
     update::{PushError, PushOptions, Pushed, UpdateFile, push},
 };
 use capsule_proto::v1::{self, SlotState, UpdateState};
@@ -85,6 +85,8 @@ pub(crate) struct Rig {
     pub(crate) power: Arc<Power>,
     pub(crate) health: Arc<Health>,
     boots: Mutex<u32>,
+    /// The same at every boot.
+    listen: Mutex<SocketAddr>,
     /// Kernel and root of each version that was ever made.
     made: Mutex<BTreeMap<String, [Vec<u8>; 2]>>,
 }
@@ -109,8 +111,15 @@ impl Rig {
     /// Slot a runs 0.1.0, slot b is empty, and a key is trusted.
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("operator");
+        Self::operated_from(dir, &home)
+    }
+
+    /// The same, by the operator whose configuration is in `home`.
+    pub(crate) fn operated_from(dir: tempfile::TempDir, home: &Path) -> Self {
         SigningKey::generate("the tests'").unwrap().save(&dir.path().join("release.key")).unwrap();
         let mut rig = Self::at(dir.path());
+        rig.operator = Connector::new(Home::at(home).ensure_key().unwrap()).unwrap();
         rig.guard = Some(dir);
         for made in ["esp/loader/entries", "esp/EFI/capsule", "keys", "bundles"] {
             fs::create_dir_all(rig.path(made)).unwrap();
@@ -138,6 +147,7 @@ impl Rig {
             power: Arc::default(),
             health: Arc::default(),
             boots: Mutex::new(0),
+            listen: Mutex::new(SocketAddr::from(([127, 0, 0, 1], 0))),
             made: Mutex::default(),
         }
     }
@@ -209,16 +219,25 @@ impl Rig {
             machine: self.power.clone(),
             vitals: Some(self.health.clone()),
         };
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = *self.listen.lock().unwrap();
         let config = Config { listen, ..Config::new(self.path("state")) };
-        Agent::builder(config).runtime(idle::runtime()).appliance(appliance).start().await.unwrap()
+        let agent =
+            Agent::builder(config).runtime(idle::runtime()).appliance(appliance).start().await.unwrap();
+        *self.listen.lock().unwrap() = agent.address();
+        agent
     }
 
     /// As the operator who has adopted it, or does now.
-    pub(crate) async fn connect(&self, address: SocketAddr) -> Capsule {
+    pub(crate) async fn context(&self, address: SocketAddr) -> Context {
         let address = address.to_string().parse().unwrap();
         let probe = adopt::probe(&self.operator, &address).await.unwrap();
-        let context = adopt::adopt(&self.operator, &probe, "op@test").await.unwrap().context;
+        adopt::adopt(&self.operator, &probe, "op@test").await.unwrap().context
+    }
+
+    /// The same, with a connection.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Capsule {
+        let context = self.context(address).await;
+        let address = address.to_string().parse().unwrap();
         let (capsule_id, fingerprint) = (context.capsule_id, context.fingerprint);
         let target = Target { name: "a".into(), address, capsule_id, fingerprint };
         self.operator.connect(&target).await.unwrap()
@@ -263,9 +282,13 @@ impl Rig {
 
     /// Waits until the machine was told to start anew, the `count`th time.
     pub(crate) async fn rebooted(&self, count: usize) -> (Cause, String) {
+        timeout(LIMIT, self.reboot(count)).await.expect("no reboot")
+    }
+
+    /// The same, however long it takes.
+    pub(crate) async fn reboot(&self, count: usize) -> (Cause, String) {
         let mut reboots = self.power.reboots.subscribe();
-        let told = timeout(LIMIT, reboots.wait_for(|reboots| reboots.len() >= count)).await;
-        told.expect("no reboot").unwrap()[count - 1].clone()
+        reboots.wait_for(|reboots| reboots.len() >= count).await.unwrap()[count - 1].clone()
     }
 }
 

@@ -111,6 +111,8 @@ pub enum Seen {
         done_bytes: u64,
         /// In all.
         total_bytes: u64,
+        /// On the wire so far, compressed, with all that goes before.
+        sent_bytes: u64,
     },
 }
 
@@ -258,7 +260,8 @@ async fn data(
             break;
         }
         done_bytes += bytes;
-        let _ = progress.send(Seen::Sent { done_bytes, total_bytes });
+        let sent_bytes = sender.bytes();
+        let _ = progress.send(Seen::Sent { done_bytes, total_bytes, sent_bytes });
     }
     drop(ready);
     reading.await.map_err(io::Error::other)?

@@ -12,6 +12,7 @@ pub mod fabric;
 pub mod image;
 pub mod key;
 pub mod man;
+pub mod update;
 pub mod version;
 pub mod volume;
 pub mod whoami;
@@ -50,6 +51,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Image(command) => command.run(&session).await,
         Command::Volume(command) => command.run(&session).await,
         Command::Fabric(command) => command.run(&session).await,
+        Command::Update(command) => command.run(&session).await,
         Command::Key(command) => command.run(&session).await,
         Command::Events(command) => command.run(&session).await,
         Command::Version(command) => command.run(&session).await,
