@@ -1,6 +1,8 @@
 # `make up` starts a fleet of three capsules on this machine; `make test` proves that it works.
 SHELL := bash
 NODES ?= 3
+# qemu boots what `make image` made, in virtual machines.
+SUBSTRATE ?= netns
 CARGO ?= cargo
 # PROFILE=dev builds faster and runs slower.
 PROFILE ?= release
@@ -27,7 +29,7 @@ setup:
 
 up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, show the fleet
 	@$(CARGO) build --profile $(PROFILE) --quiet --bins
-	@$(BIN)/testbed up --substrate netns --nodes $(NODES)
+	@$(BIN)/testbed up --substrate $(SUBSTRATE) --nodes $(NODES)
 
 down: ## stop that fleet and remove every trace of it
 	@if [ -n "$(BUILT)" ]; then $(BUILT) down; else echo "nothing was built, so nothing is up"; fi
@@ -58,6 +60,7 @@ deny:
 test: export RUST_LIB_BACKTRACE := 0
 test: setup ## every test: unit, property, scenario (needs root), a minute of fuzzing
 	@$(CARGO) build --workspace --bins --tests --quiet
+	@$(MAKE) --no-print-directory image PROFILE=dev
 	@$(CARGO) nextest run --workspace --no-fail-fast
 	@scripts/fuzz 60
 

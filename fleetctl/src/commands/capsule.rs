@@ -1,8 +1,5 @@
 //! `fleetctl capsule`: info and logs of the machine itself.
 
-mod boots;
-mod reboot;
-
 use anyhow::Result;
 use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest};
 use clap::{Args, Subcommand};
@@ -27,8 +24,6 @@ use crate::{
 pub enum Capsule {
     Info(Info),
     Logs(Logs),
-    Boots(boots::Boots),
-    Reboot(reboot::Reboot),
 }
 
 /// Show what each capsule is, has and runs
@@ -57,8 +52,6 @@ impl Capsule {
         match self {
             Self::Info(_) => info(session).await,
             Self::Logs(command) => command.run(session).await,
-            Self::Boots(command) => command.run(session).await,
-            Self::Reboot(command) => command.run(session).await,
         }
     }
 }

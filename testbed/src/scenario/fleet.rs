@@ -246,6 +246,11 @@ impl Fleet {
         for node in nodes {
             self.testbed().ensure_capsule(node)?;
         }
+        if let Substrate::Qemu(_) = asked.substrate {
+            for node in nodes {
+                self.vm(node).wait_kept().await?;
+            }
+        }
         let is_stick = |node: &&String| {
             let hardware = asked.machines.iter().find(|(capsule, _)| capsule == *node);
             hardware.is_some_and(|(_, hardware)| hardware.medium == Medium::Stick)

@@ -12,6 +12,8 @@ use crate::substrate::qemu::{
     partition::Partition,
 };
 
+/// For a keeper to make disks and to start QEMU.
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// For a guest to do what a button asks, emulated.
 const GUEST_LIMIT: Duration = Duration::from_mins(3);
 /// What a damaged partition holds, over and over: no file system's magic and no hash.
@@ -35,6 +37,11 @@ impl Machine<'_> {
     /// How it is.
     pub async fn look(&self) -> Result<Sight> {
         self.tell(Order::Look).await
+    }
+
+    /// Waits until its keeper takes orders, which has started it then.
+    pub(super) async fn wait_kept(&self) -> Result<()> {
+        eventually(START_LIMIT, async || self.look().await.map(drop)).await
     }
 
     /// A power failure: what the guest had not written is lost.

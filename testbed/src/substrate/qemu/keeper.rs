@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use capsule_vm::{Carrier, Exit, Status, Vm};
+use anyhow::{Context as _, Result, ensure};
+use capsule_vm::{Carrier, Status, Vm};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -144,16 +144,13 @@ impl Keeper {
         Ok(Sight { power, resets, pid: vm.pid() })
     }
 
-    async fn ended(&mut self) -> Result<Option<Exit>> {
-        let Some(running) = &mut self.vm else { return Ok(None) };
-        match running.vm.status().await? {
-            Status::Ended(exit) => Ok(Some(exit)),
-            Status::Running | Status::Paused => bail!("it is on"),
-        }
+    async fn is_on(&mut self) -> Result<bool> {
+        let Some(running) = &mut self.vm else { return Ok(false) };
+        Ok(!matches!(running.vm.status().await?, Status::Ended(_)))
     }
 
     async fn power_on(&mut self) -> Result<()> {
-        self.ended().await?;
+        ensure!(!self.is_on().await?, "it is on");
         let accelerator = super::accelerator().await?;
         let who = (&self.plan, self.position, &self.node);
         let machine = self.files.machine(who, &self.hardware, &self.pulled, accelerator)?;
@@ -165,7 +162,7 @@ impl Keeper {
     async fn pull(&mut self, disk: String) -> Result<()> {
         ensure!(self.hardware.disks().contains(&disk), "it has no disk {disk}");
         ensure!(!self.pulled.contains(&disk), "its disk {disk} is out already");
-        if self.ended().await.is_err() {
+        if self.is_on().await? {
             let running = self.vm()?;
             running.vm.unplug(running.place(&disk)?, LET_GO_LIMIT).await?;
         }
@@ -175,7 +172,7 @@ impl Keeper {
 
     async fn plug(&mut self, disk: &str) -> Result<()> {
         ensure!(self.pulled.contains(disk), "its disk {disk} is not out");
-        if self.ended().await.is_err() {
+        if self.is_on().await? {
             let running = self.vm()?;
             running.vm.plug(running.place(disk)?).await?;
         }
@@ -184,7 +181,7 @@ impl Keeper {
     }
 
     async fn grow(&mut self, disk: &str, bytes: u64) -> Result<()> {
-        if self.ended().await.is_err() {
+        if self.is_on().await? {
             let running = self.vm()?;
             return Ok(running.vm.resize_disk(running.place(disk)?, bytes).await?);
         }
