@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::sys::mount;
@@ -15,29 +15,47 @@ const MOUNT_POINT: &str = "/run/capsule/esp-of-agent";
 #[derive(Clone, Debug)]
 pub struct Esp {
     device: PathBuf,
-    /// There is one mount point.
-    turn: Arc<Mutex<()>>,
+    /// How many are at it now: the first mounts it, the last unmounts it.
+    users: Arc<Mutex<usize>>,
 }
 
 impl Esp {
     /// On this device; a directory serves as it is.
     pub fn new(device: impl Into<PathBuf>) -> Self {
-        Self { device: device.into(), turn: Arc::default() }
+        Self { device: device.into(), users: Arc::default() }
     }
 
-    /// Runs `work` on its directory. What was written is on the disk when this returns.
+    /// Runs `work` on its directory, which others may use meanwhile.
     pub fn with<T>(&self, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.device.is_dir() {
             return work(&self.device);
         }
         let target = Path::new(MOUNT_POINT);
-        fs::create_dir_all(target)?;
-        // A killed agent may have left it there.
-        mount::unmount_if_mounted(target)?;
-        mount::mount_vfat(&self.device, target)?;
+        self.enter(target)?;
         let outcome = work(target);
-        let unmounted = mount::unmount_if_mounted(target);
-        outcome.and_then(|value| unmounted.map(|()| value))
+        let left = self.leave(target);
+        outcome.and_then(|value| left.map(|()| value))
+    }
+
+    fn enter(&self, target: &Path) -> io::Result<()> {
+        let mut users = self.users();
+        if *users == 0 {
+            fs::create_dir_all(target)?;
+            // A killed agent may have left it there.
+            mount::unmount_if_mounted(target)?;
+            mount::mount_vfat(&self.device, target)?;
+        }
+        *users += 1;
+        Ok(())
+    }
+
+    fn leave(&self, target: &Path) -> io::Result<()> {
+        let mut users = self.users();
+        *users -= 1;
+        if *users == 0 { mount::unmount_if_mounted(target) } else { Ok(()) }
+    }
+
+    fn users(&self) -> MutexGuard<'_, usize> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -168,6 +168,10 @@ impl Updates {
         } else if !is_armed {
             self.forget_trial()?;
         }
+        if was_tentative && !has_counter {
+            // An agent that was killed in between may not have told.
+            self.inner.machine.confirmed().await;
+        }
         Ok(())
     }
 
@@ -276,12 +280,13 @@ impl Updates {
     pub async fn confirm(&self, why: &str) -> Result<v1::UpdateStatus, UpdateError> {
         let (slot, version) = (self.inner.slots.active, self.inner.slots.version.to_string());
         self.on_esp("confirm the slot on", move |esp| loader::confirm(esp, slot, &version)).await?;
-        if self.inner.is_tentative.swap(false, Ordering::SeqCst) {
+        if self.is_tentative() {
             if let Some(entry) = self.newest().await?.filter(|entry| entry.slot == slot.to_string()) {
                 self.set_state(&entry, UpdateState::Confirmed, "").await?;
             }
             self.forget_trial()?;
             self.inner.machine.confirmed().await;
+            self.inner.is_tentative.store(false, Ordering::SeqCst);
             let version = &self.inner.slots.version;
             let message = format!("version {version} is kept: {why}");
             self.emit(NewEvent::new(SUBJECT, version, "UpdateConfirmed", message));

@@ -44,6 +44,7 @@ async fn a_pushed_system_is_tried_once_and_kept_when_an_operator_says_so() {
     // Init still says that this boot began as a trial.
     let booted = rig.restart(booted, true).await;
     assert!(!booted.status().await.is_tentative);
+    assert_eq!(*rig.power.confirmations.lock().unwrap(), 2, "it is told again");
     booted.agent.stop().await;
     assert_eq!(rig.boot().await.slot, Slot::B);
 }
