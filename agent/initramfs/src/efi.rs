@@ -14,9 +14,20 @@ pub fn loader_partition() -> Option<String> {
     read("LoaderDevicePartUUID").map(|text| text.to_ascii_lowercase())
 }
 
-/// The entry that was booted: `capsule-a.conf`.
+/// The entry that was booted, without the count of its tries: `capsule-a.conf`.
 pub fn selected_entry() -> Option<String> {
     read("LoaderEntrySelected")
+}
+
+/// The file of the entry that was booted, by the name that it has now, where its tries are counted:
+/// `capsule-b+0-1.conf`.
+pub fn counted_entry() -> Option<String> {
+    read("LoaderBootCountPath").map(|path| file_name(&path).to_owned())
+}
+
+/// EFI's paths have backslashes.
+fn file_name(path: &str) -> &str {
+    path.rsplit('\\').next().unwrap_or(path)
 }
 
 /// Of both slots, the one of an entry's name.
@@ -80,6 +91,12 @@ mod tests {
         let list = [encode("a"), encode("b")[4..].to_vec()].concat();
         assert_eq!(decode(&list), ["a", "b"]);
         assert!(decode(&[]).is_empty() && decode(&[7, 0, 0, 0, 1]).is_empty());
+    }
+
+    #[test]
+    fn of_a_path_the_name_is_what_follows_its_last_backslash() {
+        assert_eq!(file_name(r"\loader\entries\capsule-b+0-1.conf"), "capsule-b+0-1.conf");
+        assert_eq!(file_name("capsule-a.conf"), "capsule-a.conf");
     }
 
     #[test]

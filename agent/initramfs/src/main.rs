@@ -35,7 +35,7 @@ fn boot() -> Result<Infallible> {
     mounts::mount_variables()?;
     let esp = efi::loader_partition().or_else(|| words.value("capsule.disk").map(str::to_ascii_lowercase));
     let disk = Disk::wait(&esp.ok_or(Error::NoDisk)?, &mut modules)?;
-    let entry = efi::selected_entry();
+    let entry = efi::counted_entry().or_else(efi::selected_entry);
     let (slot, table) = disk.slot(&root, entry.as_deref().and_then(efi::slot_of))?;
     let device = mapper::open_verity(disk.slot_partition(slot), &table)?;
     let [esp, a, b, pv] = disk.partitions;
