@@ -7,6 +7,8 @@ use crate::{Error, Result, elf, packages::Packages, run::Program, tree::Tree};
 
 /// The agent, which is also PID 1.
 pub const AGENT: &str = "usr/sbin/capsuled";
+/// What dhcpcd calls; the agent's program answers to that name.
+const DHCP_EVENT: &str = "usr/lib/capsule/dhcp-event";
 /// What the capsule has of its own.
 const SHARE: &str = "usr/share/capsule";
 /// What something is mounted on.
@@ -44,6 +46,7 @@ impl Own<'_> {
         }
         tree.file("etc/os-release", self.os_release())?;
         tree.link("etc/resolv.conf", "/run/resolv.conf")?;
+        tree.link(DHCP_EVENT, format!("/{AGENT}"))?;
         tree.link("etc/mtab", "/proc/self/mounts")?;
         tree.file(format!("{SHARE}/version"), format!("{}\n", self.version))?;
         for name in VAR {

@@ -1,6 +1,9 @@
 //! Release keys: who signs updates, and whose updates an image accepts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use capsule_bundle::{ReleaseKey, write::SigningKey};
 
@@ -15,22 +18,28 @@ pub struct Release {
     pub key: SigningKey,
     /// The file of the secret key.
     pub file: PathBuf,
-    /// It was made just now.
-    pub is_new: bool,
+    /// Nobody named it: it was made here.
+    pub is_development: bool,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_development { "the development key" } else { "the key" };
+        write!(f, "{kind} {}", self.file.display())
+    }
 }
 
 /// Reads the secret key at `path`; without one, that of this folder, which is made once.
 pub fn release(path: Option<&Path>, development: &Path) -> Result<Release> {
     let file = path.unwrap_or(development).to_owned();
-    let is_new = path.is_none() && !file.exists();
-    let key = if is_new {
+    let key = if path.is_none() && !file.exists() {
         let key = SigningKey::generate(COMMENT)?;
         key.save(&file)?;
         key
     } else {
         SigningKey::load(&file)?
     };
-    Ok(Release { key, file, is_new })
+    Ok(Release { key, file, is_development: path.is_none() })
 }
 
 /// Reads a public key that an image is to trust, too: its text.
@@ -52,7 +61,7 @@ mod tests {
         let file = dir.path().join("key");
         let first = release(None, &file).unwrap();
         let again = release(None, &file).unwrap();
-        assert!(first.is_new && !again.is_new);
+        assert_eq!(again.to_string(), format!("the development key {}", file.display()));
         assert_eq!(first.key.public_text(), again.key.public_text());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }

@@ -17,7 +17,7 @@ use crate::{
     materials::{Filled, Materials},
     root::{self, Maker, Root},
     sbom,
-    steps::{mib, say, step},
+    steps::{mib, step},
     uki,
 };
 
@@ -67,7 +67,7 @@ pub fn build(inputs: &Inputs) -> Result<Root> {
     let materials = step(
         "packages",
         || Materials::fetch(inputs),
-        |materials| format!("{} packages fetched and unpacked", materials.packages.list.len()),
+        |materials| format!("{} packages of Debian", materials.packages.list.len()),
     )?;
     assemble(inputs, &materials)
 }
@@ -77,9 +77,6 @@ pub fn assemble(inputs: &Inputs, materials: &Materials) -> Result<Root> {
     make(&inputs.output)?;
     remove_old_bundles(&inputs.output)?;
     let release = keys::release(inputs.release_key.as_deref(), &inputs.cache.join(DEVELOPMENT_KEY))?;
-    if release.is_new {
-        say(&format!("{} is new: a development key that signs updates", release.file.display()));
-    }
     let version = inputs.version.to_string();
     let own = Own {
         files: &inputs.contents.join("files"),
@@ -101,7 +98,11 @@ pub fn assemble(inputs: &Inputs, materials: &Materials) -> Result<Root> {
     )?;
     step("the kernel image", || build.kernel(&filled, &root), |file| file.display().to_string())?;
     step("the disk", || build.disk(&root), |file| file.display().to_string())?;
-    step("the bundle", || build.bundle(&root, &release.key), |file| file.display().to_string())?;
+    step(
+        "the bundle",
+        || build.bundle(&root, &release.key),
+        |file| format!("{}, signed with {release}", file.display()),
+    )?;
     build.lists(&filled, &root)?;
     Ok(root)
 }

@@ -29,8 +29,6 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use appliance::Appliance;
 
-use capsule_proto::v1::Mode;
-
 use crate::{
     boot::{self, InitLink},
     config::Config,
@@ -174,9 +172,9 @@ impl Builder {
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
+        let init = config.appliance.then(|| InitLink::start(boot::link::SOCKET.into(), store.clone()));
         let mut appliance = appliance;
-        if config.appliance {
-            let init = InitLink::start(boot::link::SOCKET.into(), store.clone());
+        if let Some(init) = init.clone() {
             tokio::spawn(boot::report::keep(init.clone(), identity.clone(), workloads.clone()));
             appliance = Appliance::of_this_boot(init);
         }
@@ -191,10 +189,9 @@ impl Builder {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
             capabilities: engine.capabilities(),
-            mode: if config.appliance { Mode::Appliance } else { Mode::Hosted },
             subnets: engine.network.as_ref().map(crate::network::Network::subnets).unwrap_or_default(),
         };
-        let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log);
+        let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log, init);
         let (stop, stopped) = oneshot::channel();
         let services = serve::Services {
             identity: identity.clone(),

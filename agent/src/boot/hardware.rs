@@ -11,9 +11,33 @@ const DEVICES: &str = "/sys/devices";
 /// Names that fit on a command line at once.
 const BATCH: usize = 200;
 
-/// By name, for what the kernel does not load by itself when it is used.
-pub const NEEDED: [&str; 7] =
-    ["dm_thin_pool", "dm_snapshot", "ext4", "loop", "efi_pstore", "evdev", "button"];
+/// For `/perm` and to keep what a panic says.
+pub const STORAGE: [&str; 5] = ["dm_thin_pool", "dm_snapshot", "ext4", "loop", "efi_pstore"];
+
+/// For workloads and the power button. nft would ask for its modules one at a time, and begin its
+/// transaction anew after each.
+pub const RUNTIME: [&str; 20] = [
+    "bridge",
+    "button",
+    "evdev",
+    "nf_conntrack_bridge",
+    "nf_conntrack_netlink",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_limit",
+    "nft_log",
+    "nft_masq",
+    "nft_meta_bridge",
+    "nft_nat",
+    "nft_numgen",
+    "nft_reject_inet",
+    "overlay",
+    "tun",
+    "veth",
+    "wireguard",
+];
 
 /// Loads modules by name. One that this kernel has built in, or lacks, is no error.
 pub async fn load(names: &[&str]) -> Result<(), RunError> {

@@ -24,7 +24,7 @@ use capsule_initramfs::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -66,14 +66,28 @@ pub async fn run() -> anyhow::Result<Infallible> {
     if let Err(error) = fs::write(CONTROLLERS, "+cpu +memory +pids +io +cpuset") {
         say(&format!("not all controllers of cgroups can be used: {error}"));
     }
-    if let Err(error) = hardware::load(&hardware::NEEDED).await {
-        say(&status::chain(&error));
-    }
     let mut init = Init::new(facts, &words)?;
-    init.open_perm().await;
+    let drivers = async {
+        load(&hardware::RUNTIME).await;
+        if let Err(error) = hardware::load_drivers().await {
+            say(&status::chain(&error));
+        }
+    };
+    tokio::join!(drivers, async {
+        load(&hardware::STORAGE).await;
+        init.open_perm().await;
+    });
+    init.open_watchdog().await;
+    init.begin_history();
     init.start_background(&words);
     let stop = init.watch().await;
     init.stop(stop).await
+}
+
+async fn load(modules: &[&str]) {
+    if let Err(error) = hardware::load(modules).await {
+        say(&status::chain(&error));
+    }
 }
 
 /// What the initramfs found; where the kernel was booted without it, there is nothing to run on.
@@ -130,6 +144,8 @@ struct Init {
     stops: (mpsc::Sender<Stop>, mpsc::Receiver<Stop>),
     end_agent: watch::Sender<bool>,
     agent: Option<JoinHandle<()>>,
+    /// Daemons that end with the machine.
+    background: JoinSet<()>,
     plan: Plan,
     trouble: Vec<String>,
     shown: Option<Screen>,
@@ -157,6 +173,7 @@ impl Init {
             stops: mpsc::channel(4),
             end_agent: watch::Sender::new(false),
             agent: None,
+            background: JoinSet::new(),
             plan,
             trouble: Vec::new(),
             shown: None,
@@ -164,9 +181,8 @@ impl Init {
         })
     }
 
-    /// `/perm`, and what is kept there about booting; then the agent may start.
+    /// `/perm`, and what it knows of the clock and the machine's name.
     async fn open_perm(&mut self) {
-        self.watchdog = self.open_watchdog().await;
         match perm::open(&self.facts.pv, &self.facts.esp).await {
             Ok(report) => {
                 report.made.iter().for_each(|done| say(done));
@@ -181,18 +197,13 @@ impl Init {
                 return;
             }
         }
-        let dir = Path::new(history::DIR);
-        match clock::raise_to_floor(dir, Path::new(OS_RELEASE)) {
+        match clock::raise_to_floor(Path::new(history::DIR), Path::new(OS_RELEASE)) {
             Ok(behind) if behind.is_zero() => {}
             Ok(behind) => say(&format!("the clock was at least {} s behind", behind.as_secs())),
             Err(error) => say(&format!("the clock cannot be set: {error}")),
         }
-        let end = self.unrecorded_end();
-        let opened = History::open(dir).and_then(|mut history| {
-            history.begin(&self.facts, end)?;
-            Ok(history)
-        });
-        self.perm = opened.map_err(|error| format!("cannot write {}: {error}", history::DIR));
+        let history = History::open(Path::new(history::DIR));
+        self.perm = history.map_err(|error| format!("cannot read {}: {error}", history::DIR));
         self.trouble.extend(self.perm.as_ref().err().cloned());
         // The operator may have named it.
         self.plan.hostname = hostname();
@@ -201,16 +212,25 @@ impl Init {
         }
     }
 
-    async fn open_watchdog(&self) -> Option<Watchdog> {
-        if !Path::new("/dev/watchdog").exists()
-            && let Err(error) = hardware::load(&[watchdog::SOFT_MODULE]).await
-        {
-            say(&status::chain(&error));
+    /// Hardware's, whose driver is loaded by now, else the kernel's own.
+    async fn open_watchdog(&mut self) {
+        if !Watchdog::is_there() {
+            load(&[watchdog::SOFT_MODULE]).await;
         }
-        Watchdog::open().unwrap_or_else(|error| {
+        self.watchdog = Watchdog::open().unwrap_or_else(|error| {
             say(&format!("the watchdog cannot be used: {error}"));
             None
-        })
+        });
+    }
+
+    /// Begins this boot's record, and ends that of the one before.
+    fn begin_history(&mut self) {
+        let end = self.unrecorded_end();
+        if let Ok(history) = &mut self.perm
+            && let Err(error) = history.begin(&self.facts, end)
+        {
+            self.trouble.push(format!("cannot write {}: {error}", history::DIR));
+        }
     }
 
     /// Why the boot before this one ended, where it could not say so itself.
@@ -233,18 +253,15 @@ impl Init {
             Uplink::Dhcp
         });
         let has_perm = self.perm.is_ok();
-        tokio::spawn(async move {
-            if let Err(error) = hardware::load_drivers().await {
-                say(&status::chain(&error));
-            }
-            if has_perm {
-                tokio::spawn(async {
-                    let dir = Path::new(history::DIR);
-                    if let Err(error) = clock::run_chrony(dir, |trouble| say(&trouble)).await {
-                        say(&format!("the clock is not kept: {error}"));
-                    }
-                });
-            }
+        if has_perm {
+            self.background.spawn(async {
+                let dir = Path::new(history::DIR);
+                if let Err(error) = clock::run_chrony(dir, |trouble| say(&trouble)).await {
+                    say(&format!("the clock is not kept: {error}"));
+                }
+            });
+        }
+        self.background.spawn(async move {
             if let Err(error) = uplink.keep(|trouble| say(&trouble)).await {
                 say(&format!("there is no uplink: {error}"));
             }
@@ -366,6 +383,7 @@ impl Init {
         if let Some(agent) = self.agent.take() {
             let _ = agent.await;
         }
+        self.background.shutdown().await;
         self.feed();
         let pv: Option<PathBuf> = self.perm.is_ok().then(|| self.facts.pv.clone());
         Ok(stop::stop(how, Path::new(PROGRAM), pv.as_deref()).await?)

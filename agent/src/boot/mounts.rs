@@ -7,7 +7,7 @@ use std::{
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::sys::mount::mounts;
+use crate::sys::mount::{Mount, mounts};
 
 /// Type, place, options. The initramfs has mounted /proc, /sys, /dev and /run.
 const MOUNTS: [(&str, &str, &str); 9] = [
@@ -84,12 +84,14 @@ pub fn mount_perm(device: &Path, place: &Path) -> io::Result<()> {
     Ok(mount(Some(device), place, Some("ext4"), flags, Some("errors=remount-ro"))?)
 }
 
-/// Unmounts everything at and below `place`, the last mounted first; what was still busy and so is
-/// only hidden from now on.
-pub fn unmount_below(place: &Path) -> io::Result<Vec<PathBuf>> {
-    let targets: Vec<PathBuf> = mounts()?.into_iter().map(|mount| mount.target).collect();
+/// Unmounts everything at and below `place`, and other places of what is mounted there, the last
+/// mounted first; what was still busy and so is only hidden from now on.
+pub fn unmount_all_of(place: &Path) -> io::Result<Vec<PathBuf>> {
+    let mounts = mounts()?;
+    let device = mounts.iter().rfind(|mount| mount.target == place).map(|mount| mount.source.clone());
+    let is_of = |mount: &&Mount| mount.target.starts_with(place) || Some(&mount.source) == device.as_ref();
     let mut busy = Vec::new();
-    for target in targets.into_iter().rev().filter(|target| target.starts_with(place)) {
+    for target in mounts.iter().rev().filter(is_of).map(|mount| mount.target.clone()) {
         if umount2(&target, MntFlags::empty()).is_err() {
             umount2(&target, MntFlags::MNT_DETACH)?;
             busy.push(target);

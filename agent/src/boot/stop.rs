@@ -34,7 +34,7 @@ pub async fn stop(how: How, program: &Path, pv: Option<&Path>) -> io::Result<Inf
     take_down(program).await;
     end_everybody().await;
     say("unmounting");
-    match mounts::unmount_below(Path::new(perm::PLACE)) {
+    match mounts::unmount_all_of(Path::new(perm::PLACE)) {
         Ok(busy) if busy.is_empty() => {}
         Ok(busy) => say(&format!("still in use: {busy:?}")),
         Err(error) => say(&format!("cannot unmount {}: {error}", perm::PLACE)),

@@ -22,9 +22,14 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
+    /// Whether there is one.
+    pub fn is_there() -> bool {
+        Path::new(NODE).exists()
+    }
+
     /// Opens and arms it; `None` where there is none.
     pub fn open() -> io::Result<Option<Self>> {
-        if !Path::new(NODE).exists() {
+        if !Self::is_there() {
             return Ok(None);
         }
         let device = OpenOptions::new().write(true).open(NODE)?;

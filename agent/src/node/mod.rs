@@ -1,10 +1,11 @@
 //! The machine itself and the agent's own log.
 //!
 //! `host` reads what the kernel says, `log` follows the ring that [`logging`](crate::logging)
-//! writes; numbers of other capabilities come through [`Census`].
+//! writes, `power` asks init; numbers of other capabilities come through [`Census`].
 
 mod host;
 mod log;
+mod power;
 mod rpc;
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
@@ -12,7 +13,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use async_trait::async_trait;
 use capsule_proto::v1::{self, Mode};
 
-use crate::{identity::Identity, logging::LogRing, store::StoreError};
+use crate::{boot::InitLink, identity::Identity, logging::LogRing, store::StoreError};
 
 /// What other capabilities know; answered at each call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +46,6 @@ pub struct Facts {
     pub started_at: SystemTime,
     /// What this capsule can do: `container`, `volume/file`, …
     pub capabilities: Vec<String>,
-    /// What kind of machine this is.
-    pub mode: Mode,
     /// IPv4 and IPv6 subnet of the bridge; empty without one.
     pub subnets: (String, String),
 }
@@ -60,12 +59,20 @@ struct Inner {
     census: Arc<dyn Census>,
     facts: Facts,
     log: Option<LogRing>,
+    /// An appliance's.
+    init: Option<InitLink>,
 }
 
 impl Node {
-    /// Without a `log`, `Logs` is refused.
-    pub fn new(identity: Identity, census: Arc<dyn Census>, facts: Facts, log: Option<LogRing>) -> Self {
-        Self(Arc::new(Inner { identity, census, facts, log }))
+    /// Without a `log`, `Logs` is refused; without `init`, what only an appliance can do.
+    pub fn new(
+        identity: Identity,
+        census: Arc<dyn Census>,
+        facts: Facts,
+        log: Option<LogRing>,
+        init: Option<InitLink>,
+    ) -> Self {
+        Self(Arc::new(Inner { identity, census, facts, log, init }))
     }
 
     async fn info(&self) -> Result<v1::NodeInfo, StoreError> {
@@ -77,7 +84,7 @@ impl Node {
             short_id: identity.short_id().into(),
             hostname: identity.hostname().into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: facts.mode as i32,
+            mode: (if self.0.init.is_some() { Mode::Appliance } else { Mode::Hosted }) as i32,
             kernel: host.kernel,
             architecture: host.architecture,
             booted_at: host.booted_at.map(capsule_proto::timestamp),

@@ -6,7 +6,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Node, log};
-use crate::logging::beginning_at;
+use crate::{identity::Caller, logging::beginning_at};
 
 /// Lines that wait for the network to take them.
 const STREAM_BACKLOG: usize = 64;
@@ -36,6 +36,22 @@ impl node_server::Node for Node {
             }
         });
         Ok(beginning_at(ReceiverStream::new(receiver), begins))
+    }
+
+    async fn list_boots(
+        &self,
+        _: Request<v1::ListBootsRequest>,
+    ) -> Result<Response<v1::ListBootsResponse>, Status> {
+        Ok(Response::new(v1::ListBootsResponse { boots: self.boots()? }))
+    }
+
+    async fn reboot(
+        &self,
+        request: Request<v1::RebootRequest>,
+    ) -> Result<Response<v1::RebootResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.stop_machine(request.into_inner().power_off, caller.as_ref()).await?;
+        Ok(Response::new(v1::RebootResponse {}))
     }
 }
 

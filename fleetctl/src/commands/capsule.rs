@@ -1,5 +1,8 @@
 //! `fleetctl capsule`: info and logs of the machine itself.
 
+mod boots;
+mod reboot;
+
 use anyhow::Result;
 use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest};
 use clap::{Args, Subcommand};
@@ -24,6 +27,8 @@ use crate::{
 pub enum Capsule {
     Info(Info),
     Logs(Logs),
+    Boots(boots::Boots),
+    Reboot(reboot::Reboot),
 }
 
 /// Show what each capsule is, has and runs
@@ -52,6 +57,8 @@ impl Capsule {
         match self {
             Self::Info(_) => info(session).await,
             Self::Logs(command) => command.run(session).await,
+            Self::Boots(command) => command.run(session).await,
+            Self::Reboot(command) => command.run(session).await,
         }
     }
 }

@@ -33,10 +33,16 @@ fn every_command_of_the_fabric_page_does_what_it_shows() -> Result<()> {
 }
 
 #[test]
+fn every_command_of_the_image_page_does_what_it_shows() -> Result<()> {
+    check_page("docs/image.md")
+}
+
+#[test]
 fn no_other_page_shows_a_command_that_nothing_runs() -> Result<()> {
     for entry in fs::read_dir(top().join("docs"))? {
         let path = entry?.path();
-        let run_above = path.ends_with("getting-started.md") || path.ends_with("fabric.md");
+        let run_above =
+            ["getting-started.md", "fabric.md", "image.md"].iter().any(|page| path.ends_with(page));
         if path.extension().is_none_or(|kind| kind != "md") || run_above {
             continue;
         }
