@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use capsule_proto::DEFAULT_PORT;
 
 use crate::{
+    discovery::Mdns,
     fabric::{FabricConfig, LinkConfig, Wireguard},
     image::{Authority, Mirror},
 };
@@ -26,13 +27,17 @@ pub struct Config {
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen())]
     pub listen: SocketAddr,
 
-    /// Name shown to operators; the host's own where absent
+    /// Name shown to operators, unless one of them has set another; the host's own where absent
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
 
     /// This is the agent of an appliance, which init has started
     #[arg(long, hide = true)]
     pub appliance: bool,
+
+    /// Announce the capsule in its network by multicast DNS, for `fleetctl discover`
+    #[arg(long, value_enum, value_name = "ON|OFF", default_value_t)]
+    pub mdns: Mdns,
 
     /// The containerd program
     #[arg(long, value_name = "PATH", default_value = "containerd")]
@@ -76,6 +81,7 @@ impl Config {
             listen: default_listen(),
             hostname: None,
             appliance: false,
+            mdns: Mdns::On,
             containerd: "containerd".into(),
             bridge_subnet: None,
             fabric_port: FABRIC_PORT,

@@ -9,6 +9,7 @@
 //! - [`runtime`]: the seam to containerd; [`image`]: what it runs;
 //! - [`network`]: bridge, addresses, ports, names; [`volume`]: block devices with a file system;
 //! - [`fabric`]: the capsule among others: its key, the member map, the link to its peers;
+//! - [`discovery`]: the capsule announced in its network;
 //! - [`workload`]: the actors that make desired workloads real;
 //! - [`boot`]: the appliance: PID 1, and what it and the agent tell each other;
 //! - [`update`]: the appliance's system in its two slots;
@@ -18,6 +19,7 @@ pub mod agent;
 pub mod boot;
 pub mod clock;
 pub mod config;
+pub mod discovery;
 pub mod event;
 pub mod fabric;
 pub mod identity;

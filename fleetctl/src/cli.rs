@@ -18,6 +18,7 @@ Exit codes: 0 all capsules did it, 1 none, 3 some, 2 wrong usage, 4 something wo
 (diff --exit-code); `exec` on one capsule passes the command's own code.
 
 Examples:
+  fleetctl discover
   fleetctl adopt 192.168.1.20 --name nuc-1
   fleetctl apply -f web.yaml --wait
   fleetctl --all ps
@@ -79,6 +80,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Adopt(run::adopt::Adopt),
+    Discover(run::discover::Discover),
     /// Capsules that this operator knows
     #[command(subcommand)]
     Context(run::context::Context),

@@ -40,6 +40,7 @@ they come; a capsule that cannot be reached is a row with its error and delays n
 |---|---|
 | `FLEETCTL_CAPSULE` | capsules that are meant where no flag says |
 | `FLEETCTL_CONFIG` | directory of contexts and key, instead of `fleetctl` in the XDG configuration directory |
+| `FLEETCTL_INTERFACES` | network interfaces to listen on, instead of all (`--interface`) |
 | `FLEETCTL_REGISTRY_PASSWORD` | password for `image pull --username` |
 | `NO_COLOR` | no colours |
 ";

@@ -3,7 +3,7 @@
 use std::{env, time::Duration};
 
 use anyhow::Result;
-use capsule_client::{Connector, ENVIRONMENT, FanOut, Fleet, Selection, Target};
+use capsule_client::{Connector, ENVIRONMENT, FanOut, Fleet, OperatorKey, Selection, Target};
 
 use crate::{cli::Global, failure::usage, output::Out, reference::WorkloadRef};
 
@@ -94,6 +94,11 @@ impl Session {
     /// What connects, with the operator's key and the time-out of the flags.
     pub fn connector(&self) -> Result<Connector> {
         Ok(self.fleet.connector()?.with_timeout(self.global.connect_timeout))
+    }
+
+    /// What meets strangers: with a key that nobody else knows, and which is forgotten afterwards.
+    pub fn connector_of_the_moment(&self) -> Result<Connector> {
+        Ok(Connector::new(OperatorKey::generate()?)?.with_timeout(self.global.connect_timeout))
     }
 
     /// How long to wait for an answer, `usual` where no flag says.

@@ -5,6 +5,7 @@
 //! - [`Name`], [`Size`], [`Selector`], [`KeyId`], [`Fingerprint`]: newtypes that both sides parse
 //!   once, at their border; enums of `v1` show as people write them;
 //! - [`reference`]: whom a policy names, `db@storage:5432/tcp`;
+//! - [`discovery`]: what capsules announce in their network;
 //! - [`validate()`]: what is wrong with a manifest, as far as no capsule is needed to know;
 //! - [`Content`]: a file's bytes with their true number, for archives of `cp`;
 //! - [`token`]: the claims of the per-call token;
@@ -12,6 +13,7 @@
 
 pub mod capability;
 mod content;
+pub mod discovery;
 mod display;
 mod duration;
 mod key;

@@ -25,6 +25,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use capsule_proto::v1::Mode;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use appliance::Appliance;
@@ -32,6 +33,7 @@ pub use appliance::Appliance;
 use crate::{
     boot::{self, InitLink},
     config::Config,
+    discovery::{Discovery, Mdns},
     event::{Events, NewEvent},
     fabric::{Fabric, FabricError},
     identity::{self, Identity, IdentityError},
@@ -117,7 +119,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Runs workloads on `runtime`, with no network and no volumes: a simulated capsule.
+    /// Runs workloads on `runtime`, with no network and no volumes: a simulated capsule, which nobody
+    /// is told of.
     pub fn runtime(mut self, runtime: SharedRuntime) -> Self {
         self.runtime = Some(runtime);
         self
@@ -154,6 +157,7 @@ impl Builder {
             Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
+        let is_announced = runtime.is_none() && config.mdns == Mdns::On;
         let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
         let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
         let membership =
@@ -185,6 +189,7 @@ impl Builder {
             }
             None => None,
         };
+        let mode = if config.appliance { Mode::Appliance } else { Mode::Hosted };
         let facts = Facts {
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
@@ -205,7 +210,8 @@ impl Builder {
         let server = tokio::spawn(serve::run(services, listener, stopped));
         let flusher = tokio::spawn(flush(identity.clone()));
         announce(&identity, address, &events);
-        Ok(Agent { identity, address, stop, server, flusher, _lock: lock })
+        let discovery = is_announced.then(|| Discovery::start(identity.clone(), address, mode));
+        Ok(Agent { identity, address, discovery, stop, server, flusher, _lock: lock })
     }
 }
 
@@ -213,6 +219,7 @@ impl Builder {
 pub struct Agent {
     identity: Identity,
     address: SocketAddr,
+    discovery: Option<Discovery>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
     flusher: JoinHandle<()>,
@@ -237,6 +244,9 @@ impl Agent {
 
     /// Ends calls and stops; containers and containerd go on.
     pub async fn stop(mut self) {
+        if let Some(discovery) = self.discovery {
+            discovery.stop().await;
+        }
         let _ = self.stop.send(());
         if tokio::time::timeout(STOP_GRACE, &mut self.server).await.is_err() {
             self.server.abort();

@@ -28,7 +28,7 @@ fn banner(identity: &Identity, workloads: &Workloads) -> Banner {
     let (all, running) = workloads.count();
     let adopted = if identity.is_adopted() { "adopted" } else { "not adopted yet" };
     Banner {
-        name: identity.hostname().to_string(),
+        name: identity.hostname(),
         short_id: identity.short_id().into(),
         fingerprint: identity.fingerprint().to_string(),
         health: format!("{adopted}; {running} of {all} workloads run"),

@@ -2,6 +2,7 @@
 //!
 //! - `own`: capsule id, server key and certificate; `tls`, `listener`, `strangers`: from a socket
 //!   to connections that prove a key, with bounds on those who do not;
+//! - `hostname`: what it is called;
 //! - `keys`: enrolled operator keys; `claim`: how the first is enrolled;
 //! - `auth`: the layer that checks every call: key, `token`, `replay`, then `roles`;
 //! - `refusals`: refused calls, counted and limited per address.
@@ -11,6 +12,7 @@
 
 mod auth;
 mod claim;
+mod hostname;
 mod keys;
 mod listener;
 mod own;
@@ -36,13 +38,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use capsule_proto::{Fingerprint, v1};
-use tokio::net::TcpListener;
+use capsule_proto::{Fingerprint, Name, discovery::short_id, v1};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 pub use auth::{AuthLayer, Caller};
 pub use claim::{CLAIM_WINDOW, SENTINEL, SENTINEL_MAX_AGE};
+pub use hostname::HOSTNAME_FILE;
 pub use listener::{Connection, Peer};
 pub use own::IdentityError;
 pub use refusal::Refusal;
@@ -53,6 +56,7 @@ use crate::{
     store::{Store, StoreError},
 };
 use claim::{ClaimWindow, Sentinel};
+use hostname::Hostname;
 use keys::Keys;
 use refusals::Refusals;
 use replay::ReplayCache;
@@ -78,7 +82,7 @@ pub struct Operator {
 struct Inner {
     capsule_id: String,
     short_id: String,
-    hostname: String,
+    hostname: Hostname,
     fingerprint: Fingerprint,
     tls: Arc<rustls::ServerConfig>,
     store: Store,
@@ -101,7 +105,8 @@ impl Inner {
 }
 
 impl Identity {
-    /// Reads or makes the identity and opens the claim window, for `window`, where it is due.
+    /// Reads or makes the identity and opens the claim window, for `window`, where it is due. The
+    /// capsule is called `hostname` where no name was set.
     pub async fn start(
         state_dir: &Path,
         hostname: String,
@@ -121,8 +126,8 @@ impl Identity {
         report(&sentinel, keys.is_empty(), &events);
         Ok(Self(Arc::new(Inner {
             capsule_id: own.capsule_id.to_string(),
-            short_id: own.short_id(),
-            hostname,
+            short_id: short_id(&own.capsule_id.to_string()),
+            hostname: Hostname::load(state_dir, hostname),
             fingerprint: own.fingerprint,
             tls: Arc::new(tls),
             store,
@@ -146,8 +151,27 @@ impl Identity {
     }
 
     /// As shown to operators.
-    pub fn hostname(&self) -> &str {
-        &self.0.hostname
+    pub fn hostname(&self) -> String {
+        self.0.hostname.get()
+    }
+
+    /// Calls it otherwise, for good; what it was called until now.
+    pub async fn set_hostname(&self, name: &Name, by: &Caller) -> io::Result<String> {
+        let previous = self.0.hostname.set(name).await?;
+        let message =
+            format!("the host is called {name} now, and was {previous}; set by {} ({})", by.key_id, by.name);
+        self.0.events.emit(NewEvent::new("node", "", "HostnameSet", message));
+        Ok(previous)
+    }
+
+    /// Tells of every change of the host's name from now on.
+    pub fn hostname_changes(&self) -> watch::Receiver<String> {
+        self.0.hostname.changes()
+    }
+
+    /// Tells of every change of the enrolled keys from now on.
+    pub fn key_changes(&self) -> watch::Receiver<()> {
+        self.0.keys.changes()
     }
 
     /// Of the server certificate.

@@ -17,6 +17,7 @@ const LEAST_ROLES: &[(&str, Role, &str)] = &[
     ("/capsule.v1.Node/Logs", Role::Viewer, "read the capsule's log"),
     ("/capsule.v1.Node/ListBoots", Role::Viewer, "see how the capsule booted"),
     ("/capsule.v1.Node/Reboot", Role::Operator, "reboot the capsule"),
+    ("/capsule.v1.Node/SetHostname", Role::Operator, "rename the host"),
     ("/capsule.v1.Events/List", Role::Viewer, "read events"),
     ("/capsule.v1.Images/Pull", Role::Operator, "pull images"),
     ("/capsule.v1.Images/Push", Role::Operator, "push images"),

@@ -57,7 +57,7 @@ impl identity_server::Identity for Identity {
         Ok(Response::new(v1::AdoptResponse {
             capsule_id: self.capsule_id().into(),
             short_id: self.short_id().into(),
-            hostname: self.hostname().into(),
+            hostname: self.hostname(),
             fingerprint: self.fingerprint().to_string(),
             key_id: key.to_string(),
         }))
@@ -73,7 +73,7 @@ impl identity_server::Identity for Identity {
         Ok(Response::new(v1::WhoAmIResponse {
             capsule_id: self.capsule_id().into(),
             short_id: self.short_id().into(),
-            hostname: self.hostname().into(),
+            hostname: self.hostname(),
             key: Some(key.to_api()),
         }))
     }

@@ -8,12 +8,20 @@ mod log;
 mod power;
 mod rpc;
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
-use capsule_proto::v1::{self, Mode};
+use capsule_proto::{
+    Name,
+    v1::{self, Mode},
+};
 
-use crate::{boot::InitLink, identity::Identity, logging::LogRing, store::StoreError};
+use crate::{
+    boot::InitLink,
+    identity::{Caller, Identity},
+    logging::LogRing,
+    store::StoreError,
+};
 
 /// What other capabilities know; answered at each call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +83,19 @@ impl Node {
         Self(Arc::new(Inner { identity, census, facts, log, init }))
     }
 
+    /// Gives the host another name for good; what it was until now. On an appliance it is the machine's
+    /// own name as well, which init gives it again at the next boot.
+    async fn rename(&self, name: &Name, by: &Caller) -> io::Result<String> {
+        let Inner { identity, init, .. } = &*self.0;
+        let previous = identity.set_hostname(name, by).await?;
+        if init.is_some()
+            && let Err(error) = nix::unistd::sethostname(name.as_str())
+        {
+            tracing::warn!(%error, "the machine keeps its old name until it boots anew");
+        }
+        Ok(previous)
+    }
+
     async fn info(&self) -> Result<v1::NodeInfo, StoreError> {
         let Inner { identity, census, facts, .. } = &*self.0;
         let counts = census.count().await?;
@@ -82,7 +103,7 @@ impl Node {
         Ok(v1::NodeInfo {
             capsule_id: identity.capsule_id().into(),
             short_id: identity.short_id().into(),
-            hostname: identity.hostname().into(),
+            hostname: identity.hostname(),
             version: env!("CARGO_PKG_VERSION").into(),
             mode: (if self.0.init.is_some() { Mode::Appliance } else { Mode::Hosted }) as i32,
             kernel: host.kernel,

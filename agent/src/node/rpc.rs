@@ -1,12 +1,15 @@
 //! The `Node` service.
 
-use capsule_proto::v1::{self, node_server};
+use capsule_proto::{
+    Name,
+    v1::{self, node_server},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Node, log};
-use crate::{identity::Caller, logging::beginning_at};
+use crate::{identity::Caller, logging::beginning_at, status::chain};
 
 /// Lines that wait for the network to take them.
 const STREAM_BACKLOG: usize = 64;
@@ -52,6 +55,24 @@ impl node_server::Node for Node {
         let caller = request.extensions().get::<Caller>().cloned();
         self.stop_machine(request.into_inner().power_off, caller.as_ref()).await?;
         Ok(Response::new(v1::RebootResponse {}))
+    }
+
+    async fn set_hostname(
+        &self,
+        request: Request<v1::SetHostnameRequest>,
+    ) -> Result<Response<v1::SetHostnameResponse>, Status> {
+        let by = request.extensions().get::<Caller>().cloned();
+        let by =
+            by.ok_or_else(|| Status::internal("the caller is not known; this is a fault of the agent"))?;
+        let hostname = request.into_inner().hostname;
+        let name: Name = hostname.parse().map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let node = self.clone();
+        // To its end, also where the caller hangs up: what is in memory must not stay behind the disk.
+        let set = tokio::spawn(async move { node.rename(&name, &by).await });
+        let previous = set.await.map_err(std::io::Error::other).flatten();
+        let previous =
+            previous.map_err(|error| Status::internal(format!("the host's name cannot be kept: {error}")))?;
+        Ok(Response::new(v1::SetHostnameResponse { hostname, previous }))
     }
 }
 

@@ -28,7 +28,7 @@ use super::netlink::Netlink;
 pub type Mac = [u8; 6];
 
 /// A link, as far as it is needed here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its number.
     pub index: u32,
@@ -44,6 +44,14 @@ pub struct Link {
     pub bridge: bool,
     /// Whether it is a WireGuard device of the kernel.
     pub wireguard: bool,
+    /// Whether it leads to a guest of this host: a veth or a tap.
+    pub guest: bool,
+    /// The bridge, bond or the like that it is a port of.
+    pub controller: Option<u32>,
+    /// Whether it is set up.
+    pub is_up: bool,
+    /// Whether all who are on it hear a broadcast: not the loopback, not a tunnel.
+    pub broadcasts: bool,
 }
 
 /// A prefix that the host has an address in or a route to.
@@ -79,14 +87,13 @@ fn up(mut message: LinkMessage) -> LinkMessage {
 
 fn link(message: Message) -> Option<Link> {
     let Message::NewLink(message) = message else { return None };
+    let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
-        mac: Vec::new(),
-        mtu: 0,
-        peer: None,
-        bridge: false,
-        wireguard: false,
+        is_up: flags.contains(LinkFlags::Up),
+        broadcasts: flags.contains(LinkFlags::Broadcast | LinkFlags::Multicast)
+            && !flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint),
+        ..Link::default()
     };
     for attribute in message.attributes {
         match attribute {
@@ -94,9 +101,12 @@ fn link(message: Message) -> Option<Link> {
             LinkAttribute::Address(mac) => link.mac = mac,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::Controller(controller) => link.controller = Some(controller),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 link.wireguard = infos.contains(&LinkInfo::Kind(InfoKind::Wireguard));
+                let guests = [LinkInfo::Kind(InfoKind::Veth), LinkInfo::Kind(InfoKind::Tun)];
+                link.guest = infos.iter().any(|info| guests.contains(info));
             }
             _ => {}
         }

@@ -6,7 +6,8 @@
 //!   token signed for every call;
 //! - [`fan_out`] runs one call on many capsules and yields results as they come;
 //! - [`update`] brings a new system to a capsule;
-//! - [`adopt`] meets a capsule for the first time.
+//! - [`adopt`] meets a capsule for the first time;
+//! - [`browse`] hears of capsules that announce themselves in the network.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,6 +27,7 @@
 
 mod address;
 pub mod adopt;
+pub mod browse;
 mod capsule;
 mod connector;
 mod context;

@@ -10,10 +10,11 @@ use capsule_client::{
     Address, ConfigError, Connector, Context, ContextError, Contexts,
     adopt::{Adopted, Probe, adopt, join, probe},
 };
-use capsule_proto::Fingerprint;
+use capsule_proto::{Fingerprint, discovery::is_short_id};
 use clap::Args;
 use serde_json::json;
 
+use super::discover::Listening;
 use crate::{
     exit::Exit,
     failure::{Failure, usage},
@@ -28,7 +29,7 @@ use crate::{
 /// in its log: from then on the context is pinned to it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  fleetctl adopt 192.168.1.20 --name nuc-1 --label zone=attic\n  \
-                        fleetctl adopt nuc-1.lan:50000 --fingerprint 5f3c…")]
+                        fleetctl adopt nuc-1.lan:50000 --fingerprint 5f3c…\n  fleetctl adopt capsule-a3f2")]
 pub struct Adopt {
     #[command(flatten)]
     meeting: Meeting,
@@ -37,7 +38,8 @@ pub struct Adopt {
 /// A first meeting with a capsule, and how to remember it.
 #[derive(Args, Debug)]
 pub struct Meeting {
-    /// HOST, HOST:PORT or [IPV6]:PORT; the port is 50000 where none is given
+    /// HOST, HOST:PORT or [IPV6]:PORT, with port 50000 where none is given; or the short id of a capsule
+    /// that `fleetctl discover` finds
     #[arg(value_name = "HOST[:PORT]")]
     address: Address,
     /// Name of the context; the capsule's host name where not given
@@ -55,6 +57,8 @@ pub struct Meeting {
     /// Group of the context, for --group; may be repeated
     #[arg(long = "into-group", value_name = "GROUP")]
     into_group: Vec<String>,
+    #[command(flatten)]
+    listening: Listening,
 }
 
 /// By what right an operator is let in.
@@ -80,14 +84,23 @@ impl Adopt {
 }
 
 impl Meeting {
+    /// With whoever answers there.
+    pub fn with(address: Address, name: Option<String>, listening: Listening) -> Self {
+        let (label, into_group) = (Vec::new(), Vec::new());
+        Self { address, name, fingerprint: None, yes: false, label, into_group, listening }
+    }
+
     /// Meets the capsule and remembers it. What cannot work is refused before the capsule is asked
     /// for anything.
-    pub async fn hold(self, session: &mut Session, right: Right) -> Result<Exit> {
+    pub async fn hold(mut self, session: &mut Session, right: Right) -> Result<Exit> {
         let labels = self.label.iter().map(|text| label(text)).collect::<Result<Vec<_>>>()?;
         self.check_name(session.fleet.contexts(), None)?;
+        if let Some(heard) = self.listening.look_up(session, &self.address).await? {
+            self.address = heard;
+        }
         let key = session.fleet.home().ensure_key().context("cannot make your operator key")?;
         let connector = Connector::new(key)?.with_timeout(session.connect_timeout());
-        let seen = probe(&connector, &self.address).await.map_err(Failure::from)?;
+        let seen = probe(&connector, &self.address).await.map_err(|error| self.unmet(error.into()))?;
         self.check_name(session.fleet.contexts(), Some(&seen))?;
         self.confirm(&seen)?;
         let mut adopted = match right {
@@ -100,6 +113,13 @@ impl Meeting {
         let kept = self.remember(session, &adopted)?;
         report(session, &kept, &adopted, right);
         Ok(Exit::ALL)
+    }
+
+    fn unmet(&self, failure: Failure) -> Failure {
+        if !is_short_id(self.address.host()) {
+            return failure;
+        }
+        failure.and("No capsule of this short id announces itself here, either; see `fleetctl discover`")
     }
 
     /// Whether the name that was asked for can be had. A context of this very capsule may have it

@@ -1,7 +1,8 @@
-//! `fleetctl capsule`: info and logs of the machine itself.
+//! `fleetctl capsule`: the machine itself.
 
 mod boots;
 mod reboot;
+mod set_hostname;
 
 use anyhow::Result;
 use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest};
@@ -29,6 +30,7 @@ pub enum Capsule {
     Logs(Logs),
     Boots(boots::Boots),
     Reboot(reboot::Reboot),
+    SetHostname(set_hostname::SetHostname),
 }
 
 /// Show what each capsule is, has and runs
@@ -59,6 +61,7 @@ impl Capsule {
             Self::Logs(command) => command.run(session).await,
             Self::Boots(command) => command.run(session).await,
             Self::Reboot(command) => command.run(session).await,
+            Self::SetHostname(command) => command.run(session).await,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod context;
 pub mod cp;
 pub mod diff;
+pub mod discover;
 pub mod events;
 pub mod fabric;
 pub mod image;
@@ -38,6 +39,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     let mut session = Session::open(global)?;
     match command {
         Command::Adopt(command) => command.run(&mut session).await,
+        Command::Discover(command) => command.run(&mut session).await,
         Command::Context(command) => command.run(&mut session).await,
         Command::Whoami(command) => command.run(&session).await,
         Command::Capsule(command) => command.run(&session).await,

@@ -7,6 +7,7 @@ mod cgroups;
 mod cli;
 mod completion;
 mod copy;
+mod discovery;
 mod docs;
 mod exec;
 mod fabric_away;
