@@ -91,7 +91,7 @@ pub fn loader(tree: &Tree) -> Result<()> {
 
 /// Links each of busybox's small tools to it, where there is no larger one of that name.
 pub fn busybox(tree: &Tree) -> Result<()> {
-    let tools = Program::new(tree.path().join("usr/bin/busybox")).arg("--list").text()?;
+    let tools = Program::inside(tree.path(), "usr/bin/busybox").arg("--list").text()?;
     for tool in tools.lines() {
         if !tree.has(format!("usr/bin/{tool}")) && !tree.has(format!("usr/sbin/{tool}")) {
             tree.link(format!("usr/bin/{tool}"), "busybox")?;

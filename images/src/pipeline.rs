@@ -15,7 +15,7 @@ use crate::{
     dress::Own,
     esp, initramfs, keys,
     materials::{Filled, Materials},
-    root::{self, Maker, Root},
+    root::{self, Root},
     sbom,
     steps::{mib, step},
     uki,
@@ -121,7 +121,7 @@ impl Build<'_> {
 
     fn root(&self, filled: &Filled) -> Result<Root> {
         let image = self.output("root.img");
-        Maker { tree: self.materials.packages.tree.clone() }.erofs(filled.tree.path(), &image)?;
+        root::erofs(&self.materials.packages.tree, filled.tree.path(), &image)?;
         root::protect(&image)
     }
 

@@ -1,9 +1,6 @@
 //! The root image: a tree as erofs, with dm-verity's hash tree behind it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,13 +17,6 @@ const CLUSTER_BYTES: u32 = 65536;
 const SALT: &str = "63617073756c652d726f6f74";
 /// The file system's and the hash tree's name.
 const UUID: &str = "c5fa5ab1-e0f5-4b7e-8d2c-63617073756c";
-
-/// A program of the release that the image is made of.
-#[derive(Clone, Debug)]
-pub struct Maker {
-    /// Where packages are unpacked.
-    pub tree: PathBuf,
-}
 
 /// The root image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +36,23 @@ impl Root {
     }
 }
 
-impl Maker {
-    /// Writes `tree` to `into`, all of it owned by root. With the loader and the libraries of the release: this
-    /// system's may be older.
-    pub fn erofs(&self, tree: &Path, into: &Path) -> Result<()> {
-        if let Err(error) = fs::remove_file(into)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::file("replace", into)(error));
-        }
-        Program::new(self.tree.join("usr/lib64/ld-linux-x86-64.so.2"))
-            .arg("--library-path")
-            .arg(self.tree.join("usr/lib/x86_64-linux-gnu"))
-            .arg(self.tree.join("usr/bin/mkfs.erofs"))
-            .args(["--quiet", "--all-root", "-x-1"])
-            .arg(format!("-z{COMPRESSION}"))
-            .arg(format!("-C{CLUSTER_BYTES}"))
-            .arg(format!("-T{EPOCH}"))
-            .arg(format!("-U{UUID}"))
-            .arg(into)
-            .arg(tree)
-            .run()
-            .map(drop)
+/// Writes `tree` to `into`, all of it owned by root, with the tools that are among the unpacked `packages`.
+pub fn erofs(packages: &Path, tree: &Path, into: &Path) -> Result<()> {
+    if let Err(error) = fs::remove_file(into)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(Error::file("replace", into)(error));
     }
+    Program::inside(packages, "usr/bin/mkfs.erofs")
+        .args(["--quiet", "--all-root", "-x-1"])
+        .arg(format!("-z{COMPRESSION}"))
+        .arg(format!("-C{CLUSTER_BYTES}"))
+        .arg(format!("-T{EPOCH}"))
+        .arg(format!("-U{UUID}"))
+        .arg(into)
+        .arg(tree)
+        .run()
+        .map(drop)
 }
 
 /// Appends the hash tree to a file system.

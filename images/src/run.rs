@@ -3,10 +3,11 @@
 use std::{
     ffi::OsStr,
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
-use crate::{EPOCH, Error, Result};
+use crate::{EPOCH, Error, Result, elf::LIBRARIES};
 
 /// A program with its arguments.
 pub struct Program(Command);
@@ -17,6 +18,14 @@ impl Program {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").env("TZ", "UTC").env("SOURCE_DATE_EPOCH", EPOCH.to_string());
         Self(command)
+    }
+
+    /// One of a tree, with its own loader and libraries: this system's may be older.
+    pub fn inside(tree: &Path, name: &str) -> Self {
+        Self::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"))
+            .arg("--library-path")
+            .arg(tree.join(LIBRARIES[0]))
+            .arg(tree.join(name))
     }
 
     /// One more argument.

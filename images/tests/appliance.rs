@@ -102,6 +102,9 @@ fn root_an_image_is_the_same_each_time_and_has_what_it_needs_and_nothing_to_log_
     let accepted = root.join("usr/share/capsule/keys");
     assert_eq!(fs::read_to_string(accepted.join("trusted-1.pub")).unwrap(), trusted.public_text());
     check_programs(&root);
+    let output =
+        Command::new("chroot").arg(first.tree("debug")).args(["sh", "-c", "ip -V"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("iproute2"), "{output:?}");
     for name in ["root", "debug", "edge"] {
         every_program_finds_its_libraries(&first.tree(name));
     }

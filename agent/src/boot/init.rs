@@ -66,7 +66,7 @@ pub async fn run() -> anyhow::Result<Infallible> {
     if let Err(error) = fs::write(CONTROLLERS, "+cpu +memory +pids +io +cpuset") {
         say(&format!("not all controllers of cgroups can be used: {error}"));
     }
-    let mut init = Init::new(facts, &words);
+    let mut init = Init::new(facts, &words)?;
     let drivers = async {
         load(&hardware::RUNTIME).await;
         if let Err(error) = hardware::load_drivers().await {
@@ -77,7 +77,6 @@ pub async fn run() -> anyhow::Result<Infallible> {
         load(&hardware::STORAGE).await;
         init.open_perm().await;
     });
-    init.name_machine();
     init.open_watchdog().await;
     init.begin_history();
     init.start_background(&words);
@@ -154,14 +153,16 @@ struct Init {
 }
 
 impl Init {
-    fn new(facts: BootFacts, words: &Words) -> Self {
+    fn new(facts: BootFacts, words: &Words) -> anyhow::Result<Self> {
+        let hostname = hostname();
+        nix::unistd::sethostname(&hostname)?;
         let plan = Plan {
             program: PROGRAM.into(),
             state_dir: perm::STATE_DIR.into(),
-            hostname: String::new(),
+            hostname,
             log: words.value("capsule.log").map(str::to_owned),
         };
-        Self {
+        Ok(Self {
             facts,
             started: Instant::now(),
             perm: Err("it is not open yet".into()),
@@ -177,7 +178,7 @@ impl Init {
             trouble: Vec::new(),
             shown: None,
             kept_clock: Instant::now(),
-        }
+        })
     }
 
     /// `/perm`, and what it knows of the clock and the machine's name.
@@ -204,10 +205,7 @@ impl Init {
         let history = History::open(Path::new(history::DIR));
         self.perm = history.map_err(|error| format!("cannot read {}: {error}", history::DIR));
         self.trouble.extend(self.perm.as_ref().err().cloned());
-    }
-
-    /// By what the operator said, or by a card whose driver is loaded by now.
-    fn name_machine(&mut self) {
+        // The operator may have named it.
         self.plan.hostname = hostname();
         if let Err(error) = nix::unistd::sethostname(&self.plan.hostname) {
             say(&format!("the hostname cannot be set: {error}"));

@@ -3,11 +3,13 @@
 //! - [`race`]: contestants take turns, so that a busy minute hurts all of them alike;
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
-//! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`];
+//! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`],
+//!   [`image`];
 //! - [`mesh`]: WireGuard in userspace; [`fabric`]: what capsules make of it.
 
 mod fabric;
 mod idle;
+mod image;
 mod info;
 mod many;
 mod mesh;
@@ -83,6 +85,7 @@ pub const ALL: &[Bench] = &[
     Bench { name: "ready", about: "apply to a first connection", run: |e| Box::pin(fabric::ready::run(e)) },
     Bench { name: "enroll", about: "32 capsules into a fabric", run: |e| Box::pin(fabric::enroll::run(e)) },
     Bench { name: "known", about: "memory for a large fabric", run: |e| Box::pin(fabric::memory::run(e)) },
+    Bench { name: "image", about: "the appliance's image", run: |e| Box::pin(image::run(e)) },
 ];
 
 /// What the bench mesh-kernel measures in a guest, in JSON.
