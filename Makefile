@@ -16,10 +16,11 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 GIT_COUNT = $(shell git rev-list --count HEAD 2>/dev/null)
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)$(if $(GIT_COUNT),+$(GIT_COUNT).g$(shell git rev-parse --short HEAD))
 IMAGE := target/image$(if $(filter dev,$(PROFILE)),-dev)
+NEXT := target/image-next
 STATIC := --target x86_64-unknown-linux-gnu --target-dir target/static
 INITRAMFS := target/static/x86_64-unknown-linux-gnu/$(notdir $(BIN))/capsule-initramfs
 
-.PHONY: help setup build up down image env check fmt lint deny test fuzz bench docs clean-fleet
+.PHONY: help setup build up down image image-next env check fmt lint deny test soak fuzz bench docs clean-fleet
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,14 @@ image: setup ## build the appliance: a disk to flash or boot, an update bundle, 
 	  $(if $(RELEASE_KEY),--release-key '$(RELEASE_KEY)') $(if $(FIRMWARE),--firmware '$(FIRMWARE)') \
 	  $(addprefix --trust ,$(TRUST)) $(addprefix --package ,$(PACKAGES))
 
+# For tests: the release after that one, whose agent does harm where its capsule's name says so.
+image-next: image
+	@rm -rf $(NEXT)-contents
+	@cp -r images/contents $(NEXT)-contents
+	@install -D --strip $(BIN)/capsuled $(NEXT)-contents/files/usr/lib/capsule/agent
+	@$(BIN)/capsule-images --agent $(BIN)/saboteur --initramfs $(INITRAMFS) --contents $(NEXT)-contents \
+	  --image-version '$(VERSION).next' --output $(NEXT)
+
 env: ## settings for a shell that operates it: eval "$(make -s env)"
 	@$(or $(BUILT),$(BIN)/testbed) env
 
@@ -60,9 +69,14 @@ deny:
 test: export RUST_LIB_BACKTRACE := 0
 test: setup ## every test: unit, property, scenario (needs root), a minute of fuzzing
 	@$(CARGO) build --workspace --bins --tests --quiet
-	@$(MAKE) --no-print-directory image PROFILE=dev
+	@$(MAKE) --no-print-directory image-next PROFILE=dev
 	@$(CARGO) nextest run --workspace --no-fail-fast
 	@scripts/fuzz 60
+
+soak: setup ## a thousand power cuts, spread over updates: takes hours
+	@$(CARGO) build --workspace --bins --tests --quiet
+	@$(MAKE) --no-print-directory image-next PROFILE=dev
+	@CUTS=1000 $(CARGO) nextest run --profile soak --package testbed --test appliance power_cuts
 
 bench: ## measure against peers in one interleaved run
 	@scripts/setup bench

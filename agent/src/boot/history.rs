@@ -35,7 +35,7 @@ pub struct Boot {
     pub slot: Slot,
     /// Of the system.
     pub version: String,
-    /// Whether it was not confirmed when it began.
+    /// Whether it is on trial, or was until it ended.
     pub tentative: bool,
     /// How it ended; `None` of the one that runs.
     pub end: Option<End>,
@@ -110,6 +110,14 @@ impl History {
         }
         let surplus = self.boots.len().saturating_sub(KEPT);
         self.boots.drain(..surplus);
+        self.save()
+    }
+
+    /// Records that this boot is on trial no more.
+    pub fn confirm(&mut self) -> io::Result<()> {
+        if let Some(last) = self.boots.last_mut() {
+            last.tentative = false;
+        }
         self.save()
     }
 
@@ -204,6 +212,17 @@ mod tests {
         assert_eq!(causes[0], Some(Cause::Operator));
         assert_eq!(causes[1], Some(Cause::PowerLoss));
         assert_eq!(causes[19], None);
+    }
+
+    #[test]
+    fn a_boot_whose_trial_is_over_was_none_when_it_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path()).unwrap();
+        history.begin(&BootFacts { tentative: true, ..facts(1, Slot::B) }, lost()).unwrap();
+        history.confirm().unwrap();
+        history.begin(&BootFacts { tentative: true, ..facts(2, Slot::A) }, lost()).unwrap();
+        let kept = History::open(dir.path()).unwrap();
+        assert_eq!(kept.boots().iter().map(|boot| boot.tentative).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub async fn run() -> anyhow::Result<Infallible> {
     if let Err(error) = fs::write(CONTROLLERS, "+cpu +memory +pids +io +cpuset") {
         say(&format!("not all controllers of cgroups can be used: {error}"));
     }
-    let mut init = Init::new(facts, &words)?;
+    let mut init = Init::new(facts, &words);
     let drivers = async {
         load(&hardware::RUNTIME).await;
         if let Err(error) = hardware::load_drivers().await {
@@ -77,6 +77,7 @@ pub async fn run() -> anyhow::Result<Infallible> {
         load(&hardware::STORAGE).await;
         init.open_perm().await;
     });
+    init.name_machine();
     init.open_watchdog().await;
     init.begin_history();
     init.start_background(&words);
@@ -153,16 +154,14 @@ struct Init {
 }
 
 impl Init {
-    fn new(facts: BootFacts, words: &Words) -> anyhow::Result<Self> {
-        let hostname = hostname();
-        nix::unistd::sethostname(&hostname)?;
+    fn new(facts: BootFacts, words: &Words) -> Self {
         let plan = Plan {
             program: PROGRAM.into(),
             state_dir: perm::STATE_DIR.into(),
-            hostname,
+            hostname: String::new(),
             log: words.value("capsule.log").map(str::to_owned),
         };
-        Ok(Self {
+        Self {
             facts,
             started: Instant::now(),
             perm: Err("it is not open yet".into()),
@@ -178,7 +177,7 @@ impl Init {
             trouble: Vec::new(),
             shown: None,
             kept_clock: Instant::now(),
-        })
+        }
     }
 
     /// `/perm`, and what it knows of the clock and the machine's name.
@@ -205,7 +204,10 @@ impl Init {
         let history = History::open(Path::new(history::DIR));
         self.perm = history.map_err(|error| format!("cannot read {}: {error}", history::DIR));
         self.trouble.extend(self.perm.as_ref().err().cloned());
-        // The operator may have named it.
+    }
+
+    /// By what the operator said, or by a card whose driver is loaded by now.
+    fn name_machine(&mut self) {
         self.plan.hostname = hostname();
         if let Err(error) = nix::unistd::sethostname(&self.plan.hostname) {
             say(&format!("the hostname cannot be set: {error}"));
@@ -306,8 +308,10 @@ impl Init {
     fn look(&mut self) -> Option<Stop> {
         let addresses = uplink::addresses().unwrap_or_default();
         let has_network = !addresses.is_empty();
-        let is_tentative = self.facts.tentative && !*self.confirmed.borrow();
-        self.show(addresses, is_tentative);
+        if self.facts.tentative && *self.confirmed.borrow() {
+            self.end_trial();
+        }
+        self.show(addresses);
         if self.perm.is_ok() && self.kept_clock.elapsed() > clock::KEEP_INTERVAL {
             self.kept_clock = Instant::now();
             if let Err(error) = clock::keep(Path::new(history::DIR)) {
@@ -315,7 +319,7 @@ impl Init {
             }
         }
         let observed = self.observed.borrow().clone();
-        if is_tentative {
+        if self.facts.tentative {
             let expected = Expectation::read(Path::new(history::DIR), self.facts.slot, &self.facts.version);
             let perm = self.perm.as_ref().err().map(String::as_str);
             let signs = Signs { elapsed: self.started.elapsed(), agent: &observed, has_network, perm };
@@ -333,6 +337,15 @@ impl Init {
         None
     }
 
+    fn end_trial(&mut self) {
+        self.facts.tentative = false;
+        if let Ok(history) = &mut self.perm
+            && let Err(error) = history.confirm()
+        {
+            say(&format!("that this system is kept is not written down: {error}"));
+        }
+    }
+
     /// Only here, so that an init that hangs starves it, too.
     fn feed(&mut self) {
         if let Some(watchdog) = &mut self.watchdog
@@ -343,7 +356,7 @@ impl Init {
         }
     }
 
-    fn show(&mut self, addresses: Vec<std::net::IpAddr>, is_tentative: bool) {
+    fn show(&mut self, addresses: Vec<std::net::IpAddr>) {
         let mut trouble = self.trouble.clone();
         let observed = self.observed.borrow();
         if !observed.has_answered && observed.ends > 0 {
@@ -356,7 +369,7 @@ impl Init {
         }
         let screen = Screen {
             version: self.facts.version.clone(),
-            slot: Some((self.facts.slot, is_tentative)),
+            slot: Some((self.facts.slot, self.facts.tentative)),
             addresses,
             banner,
             trouble,

@@ -4,7 +4,7 @@
 //! push of the same bundle takes its place even where the first call has not noticed that its caller
 //! is gone. Writing belongs to the capsule.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use capsule_bundle::{Digest, MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, Manifest, Part, Signed};
 use capsule_proto::v1::{
@@ -257,6 +257,10 @@ impl Updates {
         let contents = self.contents(|_| Ok(())).await?;
         let mut sources = Vec::new();
         for (slot, content) in [slots.active, slots.inactive()].into_iter().zip(contents) {
+            // Hundreds of MiB of zeros have nothing to give.
+            if content.entry.is_none() && is_blank(slots.partition(slot)) {
+                continue;
+            }
             let known = content.root.map(|root| root.data_bytes + root.data_bytes / TREE_PART + (1 << 20));
             let bytes = known.unwrap_or(UNKNOWN_ROOT_BYTES).min(UNKNOWN_ROOT_BYTES);
             sources.push(Source { path: slots.partition(slot).to_owned(), bytes });
@@ -374,11 +378,18 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UpdateError> + Send + 'static,
 ) -> Result<T, UpdateError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(UpdateError::io("work on", "the update")(std::io::Error::other(panic))))
+    done.unwrap_or_else(|panic| Err(UpdateError::io("work on", "the update")(io::Error::other(panic))))
+}
+
+/// Whether a partition never had a system: those of any kind have something in their first block.
+fn is_blank(path: &std::path::Path) -> bool {
+    let mut block = [0; 4096];
+    let read = std::fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut block));
+    read.is_ok() && block.iter().all(|byte| *byte == 0)
 }
 
 /// Of a file or a block device.
-fn bytes_of(path: &std::path::Path) -> std::io::Result<u64> {
+fn bytes_of(path: &std::path::Path) -> io::Result<u64> {
     use std::io::Seek as _;
     std::fs::File::open(path)?.seek(std::io::SeekFrom::End(0))
 }

@@ -31,6 +31,11 @@ impl<'a> Capsule<'a> {
         &self.name
     }
 
+    /// The machine that it is.
+    pub fn vm(&self) -> super::Machine<'a> {
+        self.fleet.vm(&self.name)
+    }
+
     /// Where its agent answers.
     pub fn api(&self) -> Result<SocketAddr> {
         let testbed = self.fleet.testbed();
@@ -45,6 +50,11 @@ impl<'a> Capsule<'a> {
     /// Its network namespace, by name.
     pub fn namespace(&self) -> String {
         self.fleet.testbed().plan().namespace(&self.name)
+    }
+
+    /// The fleet's operator.
+    pub fn operator(&self) -> &'a super::Operator {
+        self.fleet.operator()
     }
 
     /// `fleetctl` aimed at this capsule.
@@ -76,10 +86,14 @@ impl<'a> Capsule<'a> {
         Ok(output.stderr)
     }
 
+    /// What a command that shows one thing says of it as JSON.
+    pub async fn shown(&self, words: &[&str]) -> Result<Value> {
+        only_result(self.fleetctl(&[words, &["-o", "json"]].concat()).await?.ok()?.json()?)
+    }
+
     /// A workload as the API shows it (proto3-JSON of `Workload`).
     pub async fn workload(&self, name: &str) -> Result<Value> {
-        let shown = self.fleetctl(&["workload", "get", name, "-o", "json"]).await?.ok()?.json()?;
-        only_result(shown)
+        self.shown(&["workload", "get", name]).await
     }
 
     /// Its phase, such as `PHASE_RUNNING`.

@@ -1,5 +1,9 @@
 //! Stories about machines that boot the appliance's image. `make image` builds it; without one they fail
-//! and say so.
+//! and say so; those of updates need the release after it, from `make image-next`.
 
 mod boot;
+mod cuts;
 mod harm;
+mod keeper;
+mod release;
+mod update;

@@ -66,7 +66,7 @@ fn row(boot: &Boot) -> Vec<Cell> {
         format!("{} ago", human::age(boot.started_at.as_ref())).into(),
         boot.slot.as_str().into(),
         boot.version.as_str().into(),
-        if boot.tentative { "not when it began" } else { "yes" }.into(),
+        if boot.tentative { "no" } else { "yes" }.into(),
         Cell::new(end, tone),
         detail.into(),
         boot.boot_id.as_str().into(),
