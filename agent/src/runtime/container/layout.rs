@@ -7,7 +7,7 @@ use std::{
 
 use nix::unistd::mkdir;
 
-use crate::{image::NAMESPACE, runtime::RuntimeError};
+use crate::{image::NAMESPACE, runtime::RuntimeError, sys::file};
 
 /// The kernel's limit for the path of a Unix socket, without the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -145,6 +145,25 @@ impl Layout {
         )
     }
 
+    /// Removes what containerd and runc keep of tasks that run, if that was in another boot of this
+    /// machine: none of them runs, and runc takes a new one for what it believes to be there. For
+    /// whoever starts a containerd, while none runs.
+    pub(super) fn forget_other_boots(&self, boot_id: &str) -> io::Result<()> {
+        let mark = self.dir().join("boot");
+        match fs::read_to_string(&mark) {
+            Ok(known) if known == boot_id => return Ok(()),
+            Ok(_) => {
+                for state in [self.runc_root(), self.engine_state()] {
+                    file::remove_all_if_exists(&state)?;
+                }
+            }
+            // Nobody has started one here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        file::write_atomic(&mark, boot_id.as_bytes(), 0o600)
+    }
+
     /// The log, opened for appending; one earlier log is kept once it is full.
     pub(super) fn open_log(&self) -> io::Result<fs::File> {
         let path = self.log();
@@ -193,5 +212,19 @@ mod tests {
         let text = fs::read_to_string(layout.config()).unwrap();
         assert!(text.contains("path = \"/capsule-a3f2/engine\""), "{text}");
         assert!(text.contains(&format!("address = \"{}\"", layout.socket().display())), "{text}");
+    }
+
+    #[test]
+    fn tasks_of_another_boot_are_forgotten_and_those_of_this_one_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::make(dir.path()).unwrap();
+        let states = [layout.bundles().join("web"), layout.runc_containers().join("web")];
+        for (boot, stay) in [("1", true), ("1", true), ("2", false), ("2", false)] {
+            if stay {
+                states.iter().for_each(|state| fs::create_dir_all(state).unwrap());
+            }
+            layout.forget_other_boots(boot).unwrap();
+            assert_eq!(states.each_ref().map(|state| state.exists()), [stay; 2], "boot {boot}");
+        }
     }
 }
