@@ -1,8 +1,8 @@
 //! Generates the API's types, their gRPC stubs and their proto3-JSON form from `proto/`.
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 9] =
-    ["manifest", "identity", "node", "event", "image", "volume", "workload", "fabric", "update"];
+const FILES: [&str; 10] =
+    ["manifest", "identity", "node", "event", "image", "volume", "workload", "fabric", "update", "install"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -13,6 +13,7 @@
 //! - [`workload`]: the actors that make desired workloads real;
 //! - [`boot`]: the appliance: PID 1, and what it and the agent tell each other;
 //! - [`update`]: the appliance's system in its two slots;
+//! - [`install`]: a capsule put on a disk, from a removable medium;
 //! - [`sys`]: one file per external tool or kernel interface.
 
 pub mod agent;
@@ -24,6 +25,7 @@ pub mod event;
 pub mod fabric;
 pub mod identity;
 pub mod image;
+pub mod install;
 pub mod logging;
 pub mod network;
 pub mod node;

@@ -7,6 +7,7 @@ use crate::{
     fabric::FabricError,
     identity::{KeyChangeError, Refusal},
     image::ImageError,
+    install::InstallError,
     network::NetworkError,
     runtime::RuntimeError,
     store::StoreError,
@@ -73,6 +74,27 @@ fn image_code(error: &ImageError) -> Code {
         }
         ImageError::Engine { .. } | ImageError::Store(_) => Code::Internal,
         ImageError::Shared(inner) => image_code(inner),
+    }
+}
+
+impl From<InstallError> for Status {
+    fn from(error: InstallError) -> Self {
+        let code = match error {
+            InstallError::NoDisk { .. } => Code::NotFound,
+            InstallError::OtherDisk { .. }
+            | InstallError::Unfit { .. }
+            | InstallError::Capsule(_)
+            | InstallError::Busy
+            | InstallError::NotWritten => Code::FailedPrecondition,
+            InstallError::Abandoned => Code::Cancelled,
+            InstallError::Medium(_) | InstallError::ReadBack { .. } => Code::DataLoss,
+            InstallError::Io { .. }
+            | InstallError::Partition(_)
+            | InstallError::Run(_)
+            | InstallError::Group(_)
+            | InstallError::Seed(_) => Code::Internal,
+        };
+        Self::new(code, chain(&error))
     }
 }
 
@@ -184,7 +206,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::Role { .. } => Code::PermissionDenied,
-            Refusal::Claimed { .. } | Refusal::WindowClosed(_) => Code::FailedPrecondition,
+            Refusal::Claimed { .. } | Refusal::WindowClosed(_) | Refusal::Purpose(_) => {
+                Code::FailedPrecondition
+            }
             Refusal::Limited(_) | Refusal::Busy => Code::ResourceExhausted,
             _ => Code::Unauthenticated,
         };

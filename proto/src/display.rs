@@ -55,6 +55,8 @@ shown! {
     UpdateState, "UPDATE_STATE_", kebab;
     PushPhase, "PUSH_PHASE_", kebab;
     SlotState, "SLOT_STATE_", kebab;
+    DiskStanding, "DISK_STANDING_", kebab;
+    WritePhase, "WRITE_PHASE_", kebab;
 }
 
 #[cfg(test)]

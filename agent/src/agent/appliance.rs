@@ -38,12 +38,15 @@ pub struct Appliance {
     pub vitals: Option<Arc<dyn Vitals>>,
 }
 
+/// What init says of this boot.
+pub(super) fn facts() -> Option<BootFacts> {
+    let tell = |error| tracing::error!(%error, "what init says of this boot cannot be read: no updates");
+    BootFacts::read(Path::new(FACTS_FILE)).map_err(tell).ok()
+}
+
 impl Appliance {
     /// This machine, whose agent init has started.
-    pub(super) fn of_this_boot(init: InitLink) -> Option<Self> {
-        let facts = BootFacts::read(Path::new(FACTS_FILE));
-        let tell = |error| tracing::error!(%error, "what init says of this boot cannot be read: no updates");
-        let facts = facts.map_err(tell).ok()?;
+    pub(super) fn of_this_boot(facts: BootFacts, init: InitLink) -> Self {
         let version = facts.version.parse().unwrap_or_else(|error| {
             tracing::warn!(version = facts.version, %error, "the system's version is none: any other counts as newer");
             Version::new(0, 0, 0)
@@ -56,14 +59,14 @@ impl Appliance {
             a: facts.a,
             b: facts.b,
         };
-        Some(Self {
+        Self {
             slots,
             is_tentative: facts.tentative,
             boot_dir: history::DIR.into(),
             keys_dir: KEYS_DIR.into(),
             machine: Arc::new(Init { link: init, dir: history::DIR.into() }),
             vitals: None,
-        })
+        }
     }
 
     /// Starts what updates it; without anybody else's look at it, by what `seen` says.

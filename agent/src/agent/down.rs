@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     event::Events,
     fabric::{self, FabricError},
-    identity::Identity,
+    identity::{Identity, Purpose},
     network::Membership,
     runtime::{Runtime, RuntimeError, Sandbox, TaskState, Whom},
     store::{self, Store},
@@ -45,9 +45,14 @@ pub async fn down(config: &Config) -> Result<(), StartError> {
     let _lock = take_over(&config.state_dir).await?;
     let store = Store::open(&config.state_dir)?;
     let events = Events::start(store.clone());
-    let identity =
-        Identity::start(&config.state_dir, String::new(), Duration::ZERO, store.clone(), events.clone())
-            .await?;
+    let identity = Identity::start(
+        &config.state_dir,
+        String::new(),
+        (Purpose::Serve, Duration::ZERO),
+        store.clone(),
+        events.clone(),
+    )
+    .await?;
     let containerd = engine::containerd(config, &identity, &events).await?;
     stop_tasks(&*containerd).await?;
     containerd.shutdown().await;

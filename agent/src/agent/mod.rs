@@ -1,5 +1,6 @@
 //! Builds every capability, passes each what it needs, and runs them: the only wiring.
 //!
+//! - `base`: what every agent stands on; `installer`: the one of a removable medium, which does no more;
 //! - `engine`: what runs workloads: containerd, network and volumes, or a stand-in;
 //! - `appliance`: what init has told of this boot, for the slots of the system;
 //! - `census`: what the node tells about the others;
@@ -11,9 +12,11 @@
 //! state directory.
 
 mod appliance;
+mod base;
 mod census;
 pub mod down;
 mod engine;
+mod installer;
 mod serve;
 mod vitals;
 
@@ -30,20 +33,21 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use appliance::Appliance;
 
+use base::Base;
+
 use crate::{
-    boot::{self, InitLink},
+    boot::{Role, report},
     config::Config,
     discovery::{Discovery, Mdns},
     event::{Events, NewEvent},
     fabric::{Fabric, FabricError},
-    identity::{self, Identity, IdentityError},
+    identity::{self, Identity, IdentityError, Purpose},
     logging::LogRing,
     network::{Membership, NetworkError},
     node::{Facts, Node},
     runtime::{RuntimeError, SharedRuntime},
-    store::{OpenError, Store},
+    store::OpenError,
     sys::{
-        file,
         holder::{Protocol, holder},
         lock::{LockError, StateLock},
     },
@@ -146,17 +150,19 @@ impl Builder {
 
     /// Starts it; when this resolves it serves.
     pub async fn start(self) -> Result<Agent, StartError> {
-        let Self { config, runtime, log, claim_window, appliance } = self;
+        let Self { config, runtime, log, claim_window, mut appliance } = self;
+        let boot = if config.appliance { appliance::facts() } else { None };
+        let is_installer = boot.as_ref().is_some_and(|boot| boot.role == Role::Installer);
+        let purpose = if is_installer { Purpose::Install } else { Purpose::Serve };
+        let base = Base::open(&config, purpose, claim_window).await?;
+        if let Some((boot, init)) = boot.zip(base.init.clone()) {
+            if is_installer {
+                return Ok(installer::start(&config, base, (boot, init), log));
+            }
+            appliance = Some(Appliance::of_this_boot(boot, init));
+        }
+        let Base { lock, store, events, identity, listener, address, init } = base;
         let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
-        file::ensure_dir(&config.state_dir, 0o700).map_err(unusable)?;
-        let lock = StateLock::acquire(&config.state_dir)?;
-        let store = Store::open(&config.state_dir)?;
-        let events = Events::start(store.clone());
-        let hostname = config.hostname.clone().unwrap_or_else(host_name);
-        let identity =
-            Identity::start(&config.state_dir, hostname, claim_window, store.clone(), events.clone()).await?;
-        let listener = listen(config.listen).await?;
-        let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let is_announced = runtime.is_none() && config.mdns == Mdns::On;
         let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
         let fabric = Fabric::start(fabric, identity.clone(), store.clone(), events.clone()).await?;
@@ -176,11 +182,9 @@ impl Builder {
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
-        let init = config.appliance.then(|| InitLink::start(boot::link::SOCKET.into(), store.clone()));
-        let mut appliance = appliance;
         if let Some(init) = init.clone() {
-            tokio::spawn(boot::report::keep(init.clone(), identity.clone(), workloads.clone()));
-            appliance = Appliance::of_this_boot(init);
+            let (identity, workloads) = (identity.clone(), workloads.clone());
+            tokio::spawn(report::keep(init, move || report::of_capsule(&identity, &workloads)));
         }
         let updates = match appliance {
             Some(appliance) => {
@@ -191,6 +195,7 @@ impl Builder {
         };
         let mode = if config.appliance { Mode::Appliance } else { Mode::Hosted };
         let facts = Facts {
+            mode,
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
             capabilities: engine.capabilities(),

@@ -4,18 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use capsule_proto::v1::{
     events_server::EventsServer, fabric_server::FabricServer, identity_server::IdentityServer,
-    images_server::ImagesServer, node_server::NodeServer, updates_server::UpdatesServer,
-    volumes_server::VolumesServer, workloads_server::WorkloadsServer,
+    images_server::ImagesServer, install_server::InstallServer, node_server::NodeServer,
+    updates_server::UpdatesServer, volumes_server::VolumesServer, workloads_server::WorkloadsServer,
 };
+use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, sync::oneshot};
 use tonic::transport::Server;
+use tower::layer::util::Stack;
 
 use super::engine::Engine;
 use crate::{
     event::Events,
     fabric::{Fabric, rpc::FabricService},
-    identity::Identity,
+    identity::{AuthLayer, Identity},
     image::rpc::ImagesService,
+    install::Installer,
     node::Node,
     update::{Updates, rpc::UpdatesService},
     workload::Workloads,
@@ -37,6 +40,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// … and dropped after this long without an answer.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Resolves when the agent is to stop.
+type Stopped = BoxFuture<'static, ()>;
+
 /// What is served.
 pub(super) struct Services {
     pub(super) identity: Identity,
@@ -54,14 +60,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
-    let router = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .layer(identity.layer())
+    let router = server(&identity)
         .add_service(IdentityServer::new(identity).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
         .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
@@ -70,8 +69,41 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
         .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(UpdatesServer::new(UpdatesService(updates)).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_optional_service(engine.volumes.map(VolumesServer::new));
-    let stopped = async { drop(stop.await) };
-    if let Err(error) = router.serve_with_incoming_shutdown(connections, stopped).await {
+    end_with(stop, |stopped| router.serve_with_incoming_shutdown(connections, stopped)).await;
+}
+
+/// An installer serves its claim, the machine, and what it is for.
+pub(super) async fn run_installer(
+    (identity, node, installer): (Identity, Node, Installer),
+    listener: TcpListener,
+    stop: oneshot::Receiver<()>,
+) {
+    let connections = identity.listen(listener);
+    let router = server(&identity)
+        .add_service(IdentityServer::new(identity).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(InstallServer::new(installer).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES));
+    end_with(stop, |stopped| router.serve_with_incoming_shutdown(connections, stopped)).await;
+}
+
+/// A server that lets nobody in unchecked, and whose connections are bounded.
+fn server(identity: &Identity) -> Server<Stack<AuthLayer, tower::layer::util::Identity>> {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .layer(identity.layer())
+}
+
+async fn end_with<F>(stop: oneshot::Receiver<()>, serve: impl FnOnce(Stopped) -> F)
+where
+    F: Future<Output = Result<(), tonic::transport::Error>>,
+{
+    let stopped: Stopped = Box::pin(async { drop(stop.await) });
+    if let Err(error) = serve(stopped).await {
         tracing::error!(%error, "the server ended");
     }
 }

@@ -7,17 +7,22 @@ use std::{
     net::IpAddr,
 };
 
-use super::{facts::Slot, link::Banner};
+use super::{
+    facts::{Role, Slot},
+    link::Banner,
+};
 
 const ACTIVE: &str = "/sys/class/tty/console/active";
 /// Clears a screen and begins at its top; a serial line would only scroll.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// All of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Screen {
     /// The system's.
     pub version: String,
+    /// What the machine runs as.
+    pub role: Role,
     /// The booted slot, and whether it is not confirmed yet.
     pub slot: Option<(Slot, bool)>,
     /// From which it can be reached.
@@ -46,7 +51,8 @@ impl Screen {
             ("slot", or_dash(&slot)),
             ("health", health.to_owned()),
         ];
-        let mut text = format!("\nCapsule {}\n\n", self.version);
+        let role = if self.role == Role::Installer { " installer" } else { "" };
+        let mut text = format!("\nCapsule {}{role}\n\n", self.version);
         for (name, value) in rows {
             let _ = writeln!(text, "  {name:<12} {}", printable(&value));
         }
@@ -104,6 +110,7 @@ mod tests {
         };
         let screen = Screen {
             version: "0.1.0".into(),
+            role: Role::Appliance,
             slot: Some((Slot::B, true)),
             addresses: vec!["10.0.2.15".parse().unwrap(), "fd00::2".parse().unwrap()],
             banner,
@@ -113,5 +120,7 @@ mod tests {
                         addresses    10.0.2.15, fd00::2\n  fingerprint  ab:cd\n  slot         b, not confirmed\n  \
                         health       starting\n\n  !!! /perm is damaged\n";
         assert_eq!(screen.text(), expected);
+        let installer = Screen { role: Role::Installer, ..screen };
+        assert!(installer.text().starts_with("\nCapsule 0.1.0 installer\n\n"));
     }
 }

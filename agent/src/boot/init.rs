@@ -10,12 +10,7 @@
 //! Without `/perm` the machine shows why on its console and waits: no agent runs, so that nobody can
 //! claim it and no empty database takes the place of the one that is missing.
 
-use std::{
-    convert::Infallible,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{convert::Infallible, fs, path::Path, time::Duration};
 
 use capsule_initramfs::{
     handover::{self, Handover},
@@ -35,7 +30,9 @@ use super::{
     hardware,
     history::{self, End, History},
     link::{Banner, Cause, How, SOCKET, Stop},
-    mounts, perm, power,
+    mounts,
+    perm::{self, PermError},
+    power, role,
     server::{self, Ears},
     stop,
     supervise::{self, Observed, Plan},
@@ -61,7 +58,12 @@ pub async fn run() -> anyhow::Result<Infallible> {
     mounts::mount_all(|trouble| say(&trouble));
     let handover = read_handover()?;
     let words = words(&handover.esp)?;
-    let facts = facts(&handover)?;
+    let mut facts = facts(&handover)?;
+    if role::is_on_removable(&facts) {
+        // What is internal may need a driver that the initramfs has not.
+        load_drivers().await;
+        facts.role = role::of_removable(&facts).await;
+    }
     write_atomic(Path::new(FACTS_FILE), &serde_json::to_vec(&facts)?, 0o644)?;
     if let Err(error) = fs::write(CONTROLLERS, "+cpu +memory +pids +io +cpuset") {
         say(&format!("not all controllers of cgroups can be used: {error}"));
@@ -69,9 +71,7 @@ pub async fn run() -> anyhow::Result<Infallible> {
     let mut init = Init::new(facts, &words);
     let drivers = async {
         load(&hardware::RUNTIME).await;
-        if let Err(error) = hardware::load_drivers().await {
-            say(&status::chain(&error));
-        }
+        load_drivers().await;
     };
     tokio::join!(drivers, async {
         load(&hardware::STORAGE).await;
@@ -87,6 +87,12 @@ pub async fn run() -> anyhow::Result<Infallible> {
 
 async fn load(modules: &[&str]) {
     if let Err(error) = hardware::load(modules).await {
+        say(&status::chain(&error));
+    }
+}
+
+async fn load_drivers() {
+    if let Err(error) = hardware::load_drivers().await {
         say(&status::chain(&error));
     }
 }
@@ -182,19 +188,12 @@ impl Init {
 
     /// `/perm`, and what it knows of the clock and the machine's name.
     async fn open_perm(&mut self) {
-        match perm::open(&self.facts.pv, &self.facts.esp).await {
-            Ok(report) => {
-                report.made.iter().for_each(|done| say(done));
-                let no_pool = |error| format!("volumes cannot be used: {}", status::chain(&error));
-                self.trouble.extend(report.pool_error.map(no_pool));
-            }
-            Err(error) => {
-                let why = status::chain(&error);
-                say(&why);
-                self.trouble.push(why.clone());
-                self.perm = Err(why);
-                return;
-            }
+        if let Err(error) = self.mount_perm().await {
+            let why = status::chain(&error);
+            say(&why);
+            self.trouble.push(why.clone());
+            self.perm = Err(why);
+            return;
         }
         match clock::raise_to_floor(Path::new(history::DIR), Path::new(OS_RELEASE)) {
             Ok(behind) if behind.is_zero() => {}
@@ -212,6 +211,17 @@ impl Init {
         if let Err(error) = nix::unistd::sethostname(&self.plan.hostname) {
             say(&format!("the hostname cannot be set: {error}"));
         }
+    }
+
+    async fn mount_perm(&mut self) -> Result<(), PermError> {
+        if self.facts.role == Role::Installer {
+            return perm::open_in_memory();
+        }
+        let report = perm::open(&self.facts.pv, &self.facts.esp).await?;
+        report.made.iter().for_each(|done| say(done));
+        let no_pool = |error| format!("volumes cannot be used: {}", status::chain(&error));
+        self.trouble.extend(report.pool_error.map(no_pool));
+        Ok(())
     }
 
     /// Hardware's, whose driver is loaded by now, else the kernel's own.
@@ -369,6 +379,7 @@ impl Init {
         }
         let screen = Screen {
             version: self.facts.version.clone(),
+            role: self.facts.role,
             slot: Some((self.facts.slot, self.facts.tentative)),
             addresses,
             banner,
@@ -398,8 +409,9 @@ impl Init {
         }
         self.background.shutdown().await;
         self.feed();
-        let pv: Option<PathBuf> = self.perm.is_ok().then(|| self.facts.pv.clone());
-        Ok(stop::stop(how, Path::new(PROGRAM), pv.as_deref()).await?)
+        let is_capsule = self.perm.is_ok() && self.facts.role == Role::Appliance;
+        let program = is_capsule.then_some(Path::new(PROGRAM));
+        Ok(stop::stop(how, program, is_capsule.then_some(&*self.facts.pv)).await?)
     }
 }
 

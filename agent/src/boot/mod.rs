@@ -13,7 +13,7 @@
 //! - [`history`]: the last boots and why each ended;
 //! - [`tentative`]: what is expected of a slot that nobody has confirmed;
 //! - [`report`]: what the agent tells init for the console;
-//! - [`dhcp_event`]: what the DHCP client calls;
+//! - [`dhcp_event`]: what the DHCP client calls; [`perm`]: where a capsule is kept;
 //! - the rest is init's own.
 
 mod clock;
@@ -25,10 +25,11 @@ pub mod history;
 pub mod init;
 pub mod link;
 mod mounts;
-mod perm;
+pub mod perm;
 pub mod pid1;
 mod power;
 pub mod report;
+mod role;
 mod server;
 mod stop;
 mod supervise;

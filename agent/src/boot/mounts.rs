@@ -84,6 +84,13 @@ pub fn mount_perm(device: &Path, place: &Path) -> io::Result<()> {
     Ok(mount(Some(device), place, Some("ext4"), flags, Some("errors=remount-ro"))?)
 }
 
+/// Mounts memory where the capsule's own file system would be; it is called otherwise than all other
+/// memory, so that its end is not theirs.
+pub fn mount_memory(place: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    Ok(mount(Some("perm"), place, Some("tmpfs"), flags, Some("mode=700,size=25%"))?)
+}
+
 /// Unmounts everything at and below `place`, and other places of what is mounted there, the last
 /// mounted first; what was still busy and so is only hidden from now on.
 pub fn unmount_all_of(place: &Path) -> io::Result<Vec<PathBuf>> {

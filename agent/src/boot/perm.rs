@@ -12,7 +12,7 @@ use crate::{
         blkid::{self, Content},
         ext4,
         file::ensure_dir,
-        mount::{mount_vfat, unmount_if_mounted},
+        mount::{Access, with_vfat},
         run::RunError,
     },
     volume::group::{self, Report},
@@ -23,7 +23,7 @@ pub const PLACE: &str = "/perm";
 /// Where the agent keeps its state.
 pub const STATE_DIR: &str = "/perm/capsule";
 /// On the ESP, for as long as this disk is a capsule's: the volume group was made.
-const MARK: &str = "EFI/capsule/perm";
+pub const MARK: &str = "EFI/capsule/perm";
 /// Where the ESP is while init looks at it.
 const ESP: &str = "/run/capsule/esp";
 
@@ -75,13 +75,24 @@ pub async fn open(pv: &Path, esp: &Path) -> Result<Report, PermError> {
     }
     let report = group::ensure_group(pv).await?;
     mount_perm(&report.perm).await?;
-    let made = |source| PermError::Io { attempt: "make the directories on /perm", source };
-    ensure_dir(Path::new(super::history::DIR), 0o700).map_err(made)?;
-    ensure_dir(Path::new(STATE_DIR), 0o700).map_err(made)?;
+    make_dirs()?;
     if !is_marked {
         mark(esp)?;
     }
     Ok(report)
+}
+
+/// An installer's: memory, which the next boot knows nothing of.
+pub fn open_in_memory() -> Result<(), PermError> {
+    mounts::mount_memory(Path::new(PLACE))
+        .map_err(|source| PermError::Io { attempt: "mount /perm", source })?;
+    make_dirs()
+}
+
+fn make_dirs() -> Result<(), PermError> {
+    let made = |source| PermError::Io { attempt: "make the directories on /perm", source };
+    ensure_dir(Path::new(super::history::DIR), 0o700).map_err(made)?;
+    ensure_dir(Path::new(STATE_DIR), 0o700).map_err(made)
 }
 
 /// A journal is replayed by mounting; only where that does not help is the file system checked.
@@ -111,10 +122,5 @@ fn look_at<T>(esp: &Path, look: impl FnOnce(&Path) -> io::Result<T>) -> Result<T
 
 /// Does something with the ESP's files, which are there for that long.
 pub fn with_esp<T>(esp: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let dir = Path::new(ESP);
-    std::fs::create_dir_all(dir)?;
-    mount_vfat(esp, dir)?;
-    let outcome = work(dir);
-    unmount_if_mounted(dir)?;
-    outcome
+    with_vfat(esp, Path::new(ESP), Access::Write, work)
 }

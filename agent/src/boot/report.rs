@@ -6,16 +6,16 @@ use super::{
     InitLink,
     link::{Banner, ToInit},
 };
-use crate::{identity::Identity, workload::Workloads};
+use crate::{identity::Identity, install::Installer, workload::Workloads};
 
 /// Between two looks at whether it has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Tells whatever changes, for as long as the agent runs.
-pub async fn keep(init: InitLink, identity: Identity, workloads: Workloads) {
+/// Tells whatever changes of what `banner` gives, for as long as the agent runs.
+pub async fn keep(init: InitLink, banner: impl Fn() -> Banner) {
     let mut told = None;
     loop {
-        let banner = banner(&identity, &workloads);
+        let banner = banner();
         if told.as_ref() != Some(&banner) {
             init.tell(ToInit::Banner(banner.clone())).await;
             told = Some(banner);
@@ -24,13 +24,25 @@ pub async fn keep(init: InitLink, identity: Identity, workloads: Workloads) {
     }
 }
 
-fn banner(identity: &Identity, workloads: &Workloads) -> Banner {
+/// A capsule's: whether it is adopted, and how many workloads run.
+pub fn of_capsule(identity: &Identity, workloads: &Workloads) -> Banner {
     let (all, running) = workloads.count();
     let adopted = if identity.is_adopted() { "adopted" } else { "not adopted yet" };
+    banner(identity, format!("{adopted}; {running} of {all} workloads run"))
+}
+
+/// An installer's: what it does, else what it waits for.
+pub fn of_installer(identity: &Identity, installer: &Installer) -> Banner {
+    let doing = installer.doing();
+    let waits = || format!("waits for `fleetctl install {}`; {}", identity.short_id(), installer.places());
+    banner(identity, if doing.is_empty() { waits() } else { doing })
+}
+
+fn banner(identity: &Identity, health: String) -> Banner {
     Banner {
         name: identity.hostname(),
         short_id: identity.short_id().into(),
         fingerprint: identity.fingerprint().to_string(),
-        health: format!("{adopted}; {running} of {all} workloads run"),
+        health,
     }
 }

@@ -28,10 +28,13 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 /// In /proc/PID/stat, the flags that tell a thread of the kernel's: PF_KTHREAD.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-/// Stops what runs, and then the machine. The agent has ended.
-pub async fn stop(how: How, program: &Path, pv: Option<&Path>) -> io::Result<Infallible> {
-    say("stopping workloads");
-    take_down(program).await;
+/// Stops what runs, and then the machine: what a capsule has started by this program, and the group on
+/// its disk. The agent has ended.
+pub async fn stop(how: How, program: Option<&Path>, pv: Option<&Path>) -> io::Result<Infallible> {
+    if let Some(program) = program {
+        say("stopping workloads");
+        take_down(program).await;
+    }
     end_everybody().await;
     say("unmounting");
     match mounts::unmount_all_of(Path::new(perm::PLACE)) {

@@ -6,7 +6,7 @@ use capsule_proto::{KeyId, v1::identity_server};
 use tonic::Request;
 
 use super::*;
-use crate::identity::Caller;
+use crate::identity::{Caller, Purpose};
 
 /// A capsule's fabric on a state directory, with its operators; nothing of it is real but the store.
 struct Bench {
@@ -18,7 +18,10 @@ async fn fabric_in(dir: &std::path::Path) -> Fabric {
     let store = Store::open(dir).unwrap();
     let events = Events::start(store.clone());
     let window = Duration::from_mins(1);
-    let identity = Identity::start(dir, "host".into(), window, store.clone(), events.clone()).await.unwrap();
+    let identity =
+        Identity::start(dir, "host".into(), (Purpose::Serve, window), store.clone(), events.clone())
+            .await
+            .unwrap();
     let config = FabricConfig { state_dir: dir.into(), port: 51820, link: None };
     Fabric::start(config, identity, store, events).await.unwrap()
 }

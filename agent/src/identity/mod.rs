@@ -5,7 +5,8 @@
 //! - `hostname`: what it is called;
 //! - `keys`: enrolled operator keys; `claim`: how the first is enrolled;
 //! - `auth`: the layer that checks every call: key, `token`, `replay`, then `roles`;
-//! - `refusals`: refused calls, counted and limited per address.
+//! - `refusals`: refused calls, counted and limited per address;
+//! - `seed`: the same capsule in another state directory, which an installer leaves behind.
 //!
 //! [`agent`](crate::agent) starts it, puts [`Identity::layer`] around all services, and calls
 //! [`Identity::flush`] now and then.
@@ -21,6 +22,7 @@ mod refusals;
 mod replay;
 pub mod roles;
 mod rpc;
+mod seed;
 mod standing;
 mod strangers;
 mod table;
@@ -50,6 +52,7 @@ pub use listener::{Connection, Peer};
 pub use own::IdentityError;
 pub use refusal::Refusal;
 pub use rpc::KeyChangeError;
+pub use seed::SeedError;
 
 use crate::{
     event::{Events, NewEvent},
@@ -67,6 +70,15 @@ const SUBJECT: &str = "identity";
 /// The capability; cheap to clone.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
+
+/// What whoever claims it first can do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is a capsule, and is adopted.
+    Serve,
+    /// It puts one on a disk.
+    Install,
+}
 
 /// Whom an enrolled key belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +100,7 @@ struct Inner {
     store: Store,
     events: Events,
     keys: Keys,
+    purpose: Purpose,
     window: ClaimWindow,
     refusals: Mutex<Refusals>,
     replay: Mutex<ReplayCache>,
@@ -110,7 +123,7 @@ impl Identity {
     pub async fn start(
         state_dir: &Path,
         hostname: String,
-        window: Duration,
+        (purpose, window): (Purpose, Duration),
         store: Store,
         events: Events,
     ) -> Result<Self, IdentityError> {
@@ -133,6 +146,7 @@ impl Identity {
             store,
             events,
             keys,
+            purpose,
             window: ClaimWindow::open(window, &sentinel),
             refusals: Mutex::new(Refusals::new(Instant::now())),
             replay: Mutex::default(),

@@ -25,8 +25,8 @@ use crate::{
     sys::file,
 };
 
-const DIRECTORY: &str = "identity";
-const KEY_FILE: &str = "server.key";
+pub(super) const DIRECTORY: &str = "identity";
+pub(super) const KEY_FILE: &str = "server.key";
 const NEXT_KEY_FILE: &str = "server.key.next";
 
 /// Why the capsule's identity could not be made or read.

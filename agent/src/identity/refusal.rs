@@ -8,7 +8,10 @@ use capsule_proto::{
     v1::Role,
 };
 
-use super::roles::{deed, role_name};
+use super::{
+    Purpose,
+    roles::{deed, role_name},
+};
 
 /// A refused call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +112,9 @@ pub enum Refusal {
         .0.as_secs() / 60
     )]
     WindowClosed(Duration),
+    /// A capsule is adopted, an installer installs; not the other way round.
+    #[error("{}", told(*.0))]
+    Purpose(Purpose),
     /// Too many refusals before this one.
     #[error("too many calls from {0} were refused; wait a minute and correct what was wrong with them")]
     Limited(std::net::IpAddr),
@@ -131,7 +137,21 @@ impl Refusal {
             Self::Role { .. } => "role",
             Self::Claimed { .. } => "claimed",
             Self::WindowClosed(_) => "window-closed",
+            Self::Purpose(_) => "purpose",
             Self::Limited(_) => "limited",
+        }
+    }
+}
+
+fn told(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Serve => {
+            "this is a capsule already, and no installer: to install its machine anew, boot that from a stick with \
+             the image; docs/install.md tells how"
+        }
+        Purpose::Install => {
+            "this is an installer and nothing to adopt: `fleetctl install` puts a capsule on one of its machine's \
+             disks, which is adopted then"
         }
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Caller, Identity, Peer, Refusal, SUBJECT,
+    Caller, Identity, Peer, Purpose, Refusal, SUBJECT,
     claim::ClaimError,
     keys::{KeyRow, PublicKey},
     roles, table,
@@ -52,7 +52,11 @@ impl identity_server::Identity for Identity {
     async fn adopt(&self, request: Request<v1::AdoptRequest>) -> Result<Response<v1::AdoptResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("the connection is not known"))?;
-        let v1::AdoptRequest { public_key, key_name } = request.into_inner();
+        let v1::AdoptRequest { public_key, key_name, to_install } = request.into_inner();
+        let purpose = if to_install { Purpose::Install } else { Purpose::Serve };
+        if purpose != self.0.purpose {
+            return Err(self.refuse(Refusal::Purpose(self.0.purpose), roles::ADOPT, peer.address()));
+        }
         let key = self.claim(&peer, &public_key, &key_name).await?;
         Ok(Response::new(v1::AdoptResponse {
             capsule_id: self.capsule_id().into(),

@@ -48,6 +48,8 @@ pub trait Census: Send + Sync {
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// As what the machine runs.
+    pub mode: Mode,
     /// Whose file system is reported.
     pub state_dir: PathBuf,
     /// When the agent started.
@@ -105,7 +107,7 @@ impl Node {
             short_id: identity.short_id().into(),
             hostname: identity.hostname(),
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: (if self.0.init.is_some() { Mode::Appliance } else { Mode::Hosted }) as i32,
+            mode: facts.mode.into(),
             kernel: host.kernel,
             architecture: host.architecture,
             booted_at: host.booted_at.map(capsule_proto::timestamp),

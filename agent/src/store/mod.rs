@@ -114,6 +114,8 @@ pub struct Store {
     writer: mpsc::Sender<Job>,
     reader: mpsc::Sender<ReadJob>,
     path: Arc<Path>,
+    /// Ends when both threads have closed their connections.
+    ended: Arc<tokio::sync::Mutex<mpsc::Receiver<()>>>,
 }
 
 impl Store {
@@ -125,9 +127,25 @@ impl Store {
             open_connection(&path).map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
         let (writer, jobs) = mpsc::channel(QUEUE);
         let (reader, reads) = mpsc::channel(QUEUE);
-        spawn("store-write", move || write_loop(connection, jobs));
-        spawn("store-read", move || read_loop(&reading, reads));
-        Ok(Self { writer, reader, path: path.into() })
+        let (alive, ended) = mpsc::channel(1);
+        let also_alive = alive.clone();
+        spawn("store-write", move || {
+            write_loop(connection, jobs);
+            drop(alive);
+        });
+        spawn("store-read", move || {
+            read_loop(reading, reads);
+            drop(also_alive);
+        });
+        Ok(Self { writer, reader, path: path.into(), ended: Arc::new(tokio::sync::Mutex::new(ended)) })
+    }
+
+    /// Waits until the file is closed; this must be the last handle to it.
+    pub async fn close(self) {
+        let Self { writer, reader, ended, .. } = self;
+        drop((writer, reader));
+        // Nothing is ever sent there.
+        let _ = ended.lock().await.recv().await;
     }
 
     /// The database's file.
@@ -213,9 +231,9 @@ fn write_loop(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-fn read_loop(connection: &Connection, mut jobs: mpsc::Receiver<ReadJob>) {
+fn read_loop(connection: Connection, mut jobs: mpsc::Receiver<ReadJob>) {
     while let Some(job) = jobs.blocking_recv() {
-        job(connection);
+        job(&connection);
     }
 }
 

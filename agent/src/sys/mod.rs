@@ -1,7 +1,9 @@
 //! One file per external tool or kernel interface; nothing else runs commands.
 
 pub mod blkid;
+pub mod block;
 pub mod daemon;
+pub mod efi;
 pub mod ext4;
 pub mod file;
 pub mod holder;
@@ -23,6 +25,7 @@ pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod uplink;
+pub mod vfat;
 pub mod wireguard;
 
 /// Whether the kernel has IPv6 at all.

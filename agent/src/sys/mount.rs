@@ -32,10 +32,34 @@ pub fn mount_ext4(device: &Path, target: &Path) -> io::Result<()> {
     Ok(nix::mount::mount(Some(device), target, Some("ext4"), flags, None::<&str>)?)
 }
 
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The device stays as it is to the bit.
+    Read,
+    /// It may be changed.
+    Write,
+}
+
 /// Mounts an ESP, for root alone.
-pub fn mount_vfat(device: &Path, target: &Path) -> io::Result<()> {
+pub fn mount_vfat(device: &Path, target: &Path, access: Access) -> io::Result<()> {
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let flags = if access == Access::Read { flags | MsFlags::MS_RDONLY } else { flags };
     Ok(nix::mount::mount(Some(device), target, Some("vfat"), flags, Some("umask=0077"))?)
+}
+
+/// Does something with an ESP's files, which are at `target` for that long.
+pub fn with_vfat<T>(
+    device: &Path,
+    target: &Path,
+    access: Access,
+    work: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    fs::create_dir_all(target)?;
+    mount_vfat(device, target, access)?;
+    let outcome = work(target);
+    unmount_if_mounted(target)?;
+    outcome
 }
 
 /// Unmounts what is there; nothing there is fine.

@@ -1,10 +1,14 @@
-//! A partition and its disk: facts from sysfs, growth by sfdisk and partx of util-linux.
+//! Partitions and their disk: facts from sysfs, tables and growth by sfdisk and partx of util-linux.
 
 use std::{
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use serde::Deserialize;
+use uuid::Uuid;
 
 use super::run::{RunError, run};
 
@@ -41,6 +45,78 @@ pub enum PartitionError {
     /// A tool failed.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What sfdisk says of a disk makes no sense.
+    #[error("cannot understand what sfdisk says of {disk}")]
+    Table {
+        /// Which.
+        disk: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A GPT.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Table {
+    /// Bytes in one of the disk's own blocks.
+    #[serde(rename = "sectorsize")]
+    pub block: u64,
+    /// In the order of their numbers.
+    pub partitions: Vec<Entry>,
+}
+
+/// A partition in a GPT.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// Its first block.
+    pub start: u64,
+    /// How many it has.
+    pub size: u64,
+    /// What it is for, a GUID.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its own GUID.
+    pub uuid: Uuid,
+    /// What it is called.
+    #[serde(default)]
+    pub name: String,
+}
+
+/// What sfdisk's JSON wraps it in.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "partitiontable")]
+    table: Table,
+}
+
+impl Table {
+    /// A disk's.
+    pub async fn read(disk: &Path) -> Result<Self, PartitionError> {
+        let output = run("sfdisk", &["--json", &disk.to_string_lossy()], b"", DEADLINE).await?;
+        let failed = |source| PartitionError::Table { disk: disk.to_owned(), source };
+        Ok(serde_json::from_str::<Told>(&output.stdout).map_err(failed)?.table)
+    }
+
+    /// Gives a disk partitions like these, with GUIDs of their own; the last one fills the disk. What
+    /// the disk had is gone, also what told the kernel of it.
+    pub async fn copy_to(&self, disk: &Path) -> Result<(), PartitionError> {
+        let arguments =
+            ["--quiet", "--wipe", "always", "--wipe-partitions", "always", &disk.to_string_lossy()];
+        run("sfdisk", &arguments, self.script().as_bytes(), DEADLINE).await.map(drop).map_err(Into::into)
+    }
+
+    /// What sfdisk reads; sizes in bytes, since the other disk's blocks may be larger.
+    fn script(&self) -> String {
+        let mut script = "label: gpt\n".to_owned();
+        for (at, Entry { size, kind, name, .. }) in self.partitions.iter().enumerate() {
+            let is_last = at + 1 == self.partitions.len();
+            let size =
+                if is_last { String::new() } else { format!("size={}KiB, ", size * self.block / 1024) };
+            let _ = writeln!(script, "{size}type={kind}, name=\"{name}\"");
+        }
+        script
+    }
 }
 
 /// A partition as the kernel has it, in bytes.
@@ -135,4 +211,37 @@ fn number(path: &Path) -> Result<u64, PartitionError> {
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> PartitionError {
     let path = path.to_owned();
     |source| PartitionError::Facts { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_gets_the_partitions_of_another_with_ids_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = [("from", 16), ("to", 64)].map(|(name, mib)| {
+            let path = dir.path().join(name);
+            fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
+            path
+        });
+        let lvm = "E6D6D379-F507-44C2-A23C-238F2A3DF928";
+        let script =
+            format!("label: gpt\nsize=4MiB, type=uefi, name=capsule-esp\ntype={lvm}, name=capsule-pv\n");
+        run("sfdisk", &["--quiet", &from.to_string_lossy()], script.as_bytes(), DEADLINE).await.unwrap();
+        let table = Table::read(&from).await.unwrap();
+        table.copy_to(&to).await.unwrap();
+        let copied = Table::read(&to).await.unwrap();
+        let told = |table: &Table| {
+            let rows =
+                table.partitions.iter().map(|entry| (entry.start, entry.kind.clone(), entry.name.clone()));
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&table), told(&copied));
+        assert_eq!((table.partitions[0].size, copied.partitions[0].size, copied.block), (8192, 8192, 512));
+        assert!(copied.partitions[1].size > 50 << 11, "the last one does not fill the disk");
+        for (one, other) in table.partitions.iter().zip(&copied.partitions) {
+            assert_ne!(one.uuid, other.uuid);
+        }
+    }
 }

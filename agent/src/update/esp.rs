@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::sys::mount;
+use crate::sys::mount::{self, Access};
 
 /// Where it is mounted; init has another place of its own.
 const MOUNT_POINT: &str = "/run/capsule/esp-of-agent";
@@ -43,7 +43,7 @@ impl Esp {
             fs::create_dir_all(target)?;
             // A killed agent may have left it there.
             mount::unmount_if_mounted(target)?;
-            mount::mount_vfat(&self.device, target)?;
+            mount::mount_vfat(&self.device, target, Access::Write)?;
         }
         *users += 1;
         Ok(())

@@ -83,7 +83,7 @@ async fn a_stranger_without_a_certificate_reaches_nothing() {
     let stolen = operator.key().token(&operator.key().claims(bench.agent.identity().capsule_id(), INFO));
     refused(call_info(channel.clone(), Some(&stolen)).await, Code::Unauthenticated, "proves no operator key");
     let public_key = operator.key().public_key().to_vec();
-    let adopt = v1::AdoptRequest { public_key, key_name: String::new() };
+    let adopt = v1::AdoptRequest { public_key, key_name: String::new(), to_install: false };
     let refusal = v1::identity_client::IdentityClient::new(channel).adopt(adopt).await.unwrap_err();
     assert!(refusal.message().contains("proves no operator key"), "{refusal}");
 }

@@ -52,9 +52,27 @@ pub async fn probe(connector: &Connector, address: &Address) -> Result<Probe, Ca
 /// Enrolls the connector's key, whatever the operator calls it, at the capsule that was probed.
 /// A key that is enrolled already (an answer was lost; another operator added it) is no error.
 pub async fn adopt(connector: &Connector, probe: &Probe, key_name: &str) -> Result<Adopted, CallError> {
+    claim(connector, probe, key_name, false).await
+}
+
+/// The same at an installer: what it installs is then the connector's key's.
+pub async fn claim_installer(
+    connector: &Connector,
+    probe: &Probe,
+    key_name: &str,
+) -> Result<Adopted, CallError> {
+    claim(connector, probe, key_name, true).await
+}
+
+async fn claim(
+    connector: &Connector,
+    probe: &Probe,
+    key_name: &str,
+    to_install: bool,
+) -> Result<Adopted, CallError> {
     let channel = connector.channel(&probe.address, Some(probe.fingerprint)).await?;
-    let request =
-        AdoptRequest { public_key: connector.key().public_key().to_vec(), key_name: key_name.into() };
+    let public_key = connector.key().public_key().to_vec();
+    let request = AdoptRequest { public_key, key_name: key_name.into(), to_install };
     let answer = match IdentityClient::new(channel.clone()).adopt(request).await {
         Ok(answer) => answer.into_inner(),
         Err(refusal) if refusal.code() == Code::FailedPrecondition => {
@@ -107,6 +125,14 @@ async fn enrolled(
         context: context(probe),
         was_enrolled: true,
     })
+}
+
+impl Adopted {
+    /// As a target, under this name.
+    pub fn target(&self, name: &str) -> Target {
+        let Context { address, capsule_id, fingerprint, .. } = self.context.clone();
+        Target { name: name.into(), address, capsule_id, fingerprint }
+    }
 }
 
 fn context(probe: &Probe) -> Context {

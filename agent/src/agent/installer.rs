@@ -1,0 +1,59 @@
+//! The agent of a removable medium: it serves what puts a capsule on a disk, and nothing else.
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use capsule_proto::v1::Mode;
+use tokio::sync::oneshot;
+
+use super::{Agent, announce, base::Base, flush, serve};
+use crate::{
+    boot::{BootFacts, InitLink, report},
+    config::Config,
+    discovery::{Discovery, Mdns},
+    install::Installer,
+    logging::LogRing,
+    node::{Census, Counts, Facts, Node},
+    store::StoreError,
+};
+
+/// It has nothing to count.
+struct Nothing;
+
+#[async_trait]
+impl Census for Nothing {
+    async fn count(&self) -> Result<Counts, StoreError> {
+        Ok(Counts::default())
+    }
+}
+
+/// Starts it on what init has found.
+pub(super) fn start(
+    config: &Config,
+    base: Base,
+    (facts, init): (BootFacts, InitLink),
+    log: Option<LogRing>,
+) -> Agent {
+    let Base { lock, identity, events, listener, address, .. } = base;
+    let installer = Installer::new(facts, identity.clone(), init.clone());
+    let node = Facts {
+        mode: Mode::Installer,
+        state_dir: config.state_dir.clone(),
+        started_at: SystemTime::now(),
+        capabilities: Vec::new(),
+        subnets: Default::default(),
+    };
+    let node = Node::new(identity.clone(), Arc::new(Nothing), node, log, Some(init.clone()));
+    let banner = {
+        let (identity, installer) = (identity.clone(), installer.clone());
+        move || report::of_installer(&identity, &installer)
+    };
+    tokio::spawn(report::keep(init, banner));
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(serve::run_installer((identity.clone(), node, installer), listener, stopped));
+    let flusher = tokio::spawn(flush(identity.clone()));
+    announce(&identity, address, &events);
+    let discovery =
+        (config.mdns == Mdns::On).then(|| Discovery::start(identity.clone(), address, Mode::Installer));
+    Agent { identity, address, discovery, stop, server, flusher, _lock: lock }
+}
