@@ -80,6 +80,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Adopt(run::adopt::Adopt),
+    Install(run::install::Install),
     Discover(run::discover::Discover),
     /// Capsules that this operator knows
     #[command(subcommand)]

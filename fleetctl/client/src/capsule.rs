@@ -9,8 +9,8 @@ use capsule_proto::{
     token::METADATA_KEY,
     v1::{
         events_client::EventsClient, fabric_client::FabricClient, identity_client::IdentityClient,
-        images_client::ImagesClient, node_client::NodeClient, updates_client::UpdatesClient,
-        volumes_client::VolumesClient, workloads_client::WorkloadsClient,
+        images_client::ImagesClient, install_client::InstallClient, node_client::NodeClient,
+        updates_client::UpdatesClient, volumes_client::VolumesClient, workloads_client::WorkloadsClient,
     },
 };
 use http::HeaderValue;
@@ -57,6 +57,7 @@ impl Capsule {
         volumes: VolumesClient, "Volumes.";
         fabric: FabricClient, "The capsule among others.";
         updates: UpdatesClient, "The system in its two slots.";
+        install: InstallClient, "An installer's disks.";
         events: EventsClient, "What happened.";
     }
 }

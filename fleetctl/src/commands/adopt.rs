@@ -41,16 +41,16 @@ pub struct Meeting {
     /// HOST, HOST:PORT or [IPV6]:PORT, with port 50000 where none is given; or the short id of a capsule
     /// that `fleetctl discover` finds
     #[arg(value_name = "HOST[:PORT]")]
-    address: Address,
+    pub address: Address,
     /// Name of the context; the capsule's host name where not given
     #[arg(long)]
-    name: Option<String>,
+    pub name: Option<String>,
     /// The fingerprint that the capsule must show; asks nothing then
     #[arg(long, value_name = "SHA256")]
     fingerprint: Option<Fingerprint>,
-    /// Trust the fingerprint seen, whatever it is
-    #[arg(long, short, conflicts_with = "fingerprint")]
-    yes: bool,
+    /// Ask nothing; without --fingerprint, trust the one seen, whatever it is
+    #[arg(long, short)]
+    pub yes: bool,
     /// Label of the context, for -l; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -59,6 +59,9 @@ pub struct Meeting {
     into_group: Vec<String>,
     #[command(flatten)]
     listening: Listening,
+    /// Whether a context of the name that was asked for gives way.
+    #[arg(skip)]
+    pub replaces: bool,
 }
 
 /// By what right an operator is let in.
@@ -71,9 +74,11 @@ pub enum Right {
 }
 
 /// A context as it was kept, and why it is not called as one might expect.
-struct Kept {
-    name: String,
-    remark: Option<String>,
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub remark: Option<String>,
 }
 
 impl Adopt {
@@ -87,13 +92,27 @@ impl Meeting {
     /// With whoever answers there.
     pub fn with(address: Address, name: Option<String>, listening: Listening) -> Self {
         let (label, into_group) = (Vec::new(), Vec::new());
-        Self { address, name, fingerprint: None, yes: false, label, into_group, listening }
+        let (fingerprint, yes, replaces) = (None, false, false);
+        Self { address, name, fingerprint, yes, label, into_group, listening, replaces }
     }
 
     /// Meets the capsule and remembers it. What cannot work is refused before the capsule is asked
     /// for anything.
     pub async fn hold(mut self, session: &mut Session, right: Right) -> Result<Exit> {
-        let labels = self.label.iter().map(|text| label(text)).collect::<Result<Vec<_>>>()?;
+        let (connector, seen) = self.begin(session).await?;
+        let adopted = match right {
+            Right::Claim => adopt(&connector, &seen, &key_name()).await,
+            Right::Enrolled => join(&connector, &seen).await,
+        }
+        .map_err(Failure::from)?;
+        let kept = self.remember(session, &adopted)?;
+        report(session, &kept, &adopted, right);
+        Ok(Exit::ALL)
+    }
+
+    /// Finds the capsule and has its fingerprint compared; nothing was sent to it then.
+    pub async fn begin(&mut self, session: &Session) -> Result<(Connector, Probe)> {
+        self.labels()?;
         self.check_name(session.fleet.contexts(), None)?;
         if let Some(heard) = self.listening.look_up(session, &self.address).await? {
             self.address = heard;
@@ -103,16 +122,11 @@ impl Meeting {
         let seen = probe(&connector, &self.address).await.map_err(|error| self.unmet(error.into()))?;
         self.check_name(session.fleet.contexts(), Some(&seen))?;
         self.confirm(&seen)?;
-        let mut adopted = match right {
-            Right::Claim => adopt(&connector, &seen, &key_name()).await,
-            Right::Enrolled => join(&connector, &seen).await,
-        }
-        .map_err(Failure::from)?;
-        adopted.context.labels.extend(labels);
-        adopted.context.groups.extend(self.into_group.clone());
-        let kept = self.remember(session, &adopted)?;
-        report(session, &kept, &adopted, right);
-        Ok(Exit::ALL)
+        Ok((connector, seen))
+    }
+
+    fn labels(&self) -> Result<Vec<(String, String)>> {
+        self.label.iter().map(|text| label(text)).collect()
     }
 
     fn unmet(&self, failure: Failure) -> Failure {
@@ -131,7 +145,7 @@ impl Meeting {
             None => context.address == self.address,
         };
         match contexts.check_free(name) {
-            Err(ContextError::Taken(_)) if contexts.get(name).is_ok_and(is_same) => Ok(()),
+            Err(ContextError::Taken(_)) if self.replaces || contexts.get(name).is_ok_and(is_same) => Ok(()),
             other => other.map_err(|error| usage(error.to_string())),
         }
     }
@@ -167,9 +181,13 @@ impl Meeting {
     }
 
     /// A capsule that is known already keeps its name, and moves to its new address.
-    fn remember(&self, session: &mut Session, adopted: &Adopted) -> Result<Kept> {
+    pub fn remember(&self, session: &mut Session, adopted: &Adopted) -> Result<Kept> {
         let wanted = self.name.clone().unwrap_or_else(|| adopted.hostname.clone());
+        let mut adopted = adopted.clone();
+        adopted.context.labels.extend(self.labels()?);
+        adopted.context.groups.extend(self.into_group.clone());
         let remembered = session.fleet.update(|contexts| {
+            self.give_way(contexts, &mut adopted.context);
             if let Some((known, _)) = contexts.of_capsule(&adopted.context.capsule_id) {
                 let known = known.to_owned();
                 contexts.edit(&known, |context| {
@@ -185,7 +203,7 @@ impl Meeting {
                 }
                 return Ok(Kept { name: known, remark: None });
             }
-            insert(contexts, &wanted, self.name.is_some(), adopted)
+            insert(contexts, &wanted, self.name.is_some(), &adopted)
         });
         remembered.map_err(|error: ConfigError| {
             anyhow::Error::from(error).context(format!(
@@ -193,6 +211,19 @@ impl Meeting {
                 self.address
             ))
         })
+    }
+}
+
+impl Meeting {
+    /// Another capsule's context of the wanted name goes; its groups and labels stay.
+    fn give_way(&self, contexts: &mut Contexts, new: &mut Context) {
+        let Some(name) = self.name.as_ref().filter(|_| self.replaces) else { return };
+        let is_another = contexts.get(name).is_ok_and(|known| known.capsule_id != new.capsule_id);
+        if is_another && let Ok(old) = contexts.remove(name) {
+            new.groups.extend(old.groups);
+            let told = std::mem::replace(&mut new.labels, old.labels);
+            new.labels.extend(told);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod discover;
 pub mod events;
 pub mod fabric;
 pub mod image;
+pub mod install;
 pub mod key;
 pub mod man;
 pub mod update;
@@ -39,6 +40,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
     let mut session = Session::open(global)?;
     match command {
         Command::Adopt(command) => command.run(&mut session).await,
+        Command::Install(command) => command.run(&mut session).await,
         Command::Discover(command) => command.run(&mut session).await,
         Command::Context(command) => command.run(&mut session).await,
         Command::Whoami(command) => command.run(&session).await,

@@ -135,9 +135,14 @@ impl Discover {
                  `--mdns off` and no firewall drops UDP port 5353; `fleetctl adopt HOST` goes by an address",
             );
         }
-        let are_new = rows.iter().any(|row| row.standing == Standing::Stranger && !row.announcement.adopted);
-        if are_new && !self.adopt {
+        let free = rows.iter().filter(|row| row.standing == Standing::Stranger && !row.announcement.adopted);
+        let (installers, new): (Vec<_>, Vec<_>) =
+            free.partition(|row| row.announcement.mode == Mode::Installer);
+        if !new.is_empty() && !self.adopt {
             out.note("`fleetctl discover --adopt` adopts those that nobody has adopted yet");
+        }
+        if !installers.is_empty() {
+            out.note("`fleetctl install SHORT-ID --name NAME` installs those that run from a stick");
         }
     }
 }

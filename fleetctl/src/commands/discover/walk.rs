@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _};
 
 use anyhow::Result;
+use capsule_proto::v1::Mode;
 
 use super::{
     Listening,
@@ -18,8 +19,11 @@ use crate::{
 
 /// Asks about each that nobody has adopted; what fails with one is told and stops none of the others.
 pub async fn adopt_each(session: &mut Session, rows: &[Row], listening: &Listening) -> Result<Exit> {
-    let is_new =
-        |row: &&Row| row.seen.is_ok() && row.standing == Standing::Stranger && !row.announcement.adopted;
+    let is_new = |row: &&Row| {
+        let Row { announcement, .. } = row;
+        let is_free = !announcement.adopted && announcement.mode != Mode::Installer;
+        row.seen.is_ok() && row.standing == Standing::Stranger && is_free
+    };
     let mut tally = Tally::default();
     for row in rows.iter().filter(is_new) {
         let Some(name) = ask_name(row)? else { continue };
