@@ -4,6 +4,7 @@
 mod boot;
 mod cuts;
 mod harm;
+mod install;
 mod keeper;
 mod release;
 mod update;
