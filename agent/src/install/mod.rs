@@ -23,7 +23,7 @@ mod progress;
 mod root;
 pub mod rpc;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use capsule_proto::{Name, Size};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -43,6 +43,9 @@ use crate::{
     identity::{Caller, Identity},
     sys::block::Disk,
 };
+
+/// For a look to end, or for work whose caller has hung up.
+const TURN_LIMIT: Duration = Duration::from_secs(15);
 
 /// What an operator asks for.
 #[derive(Clone, Debug)]
@@ -94,15 +97,16 @@ impl Installer {
         format!("disks: {}", told.join(", "))
     }
 
-    /// Every disk, and what is to be thought of it.
-    pub async fn disks(&self) -> Result<Vec<Candidate>, InstallError> {
+    /// Every disk, and what is to be thought of it. None is being written meanwhile: a look mounts it.
+    async fn disks(&self) -> Result<Vec<Candidate>, InstallError> {
+        let _turn = self.turn().await?;
         disks::survey(&self.0.facts.disk).await
     }
 
     /// Puts a capsule on a disk, up to what makes it bootable. `Err` where that cannot begin.
     async fn begin(&self, order: Order, progress: Progress) -> Result<(), InstallError> {
-        let turn = self.turn()?;
-        let candidates = self.disks().await?;
+        let turn = self.turn().await?;
+        let candidates = disks::survey(&self.0.facts.disk).await?;
         let disk = disks::choose(&candidates, &order)?.disk.clone();
         let Inner { facts, identity, told, .. } = &*self.0;
         let job = Job { facts: facts.clone(), identity: identity.clone(), disk, order, progress };
@@ -113,7 +117,7 @@ impl Installer {
 
     /// Makes what was written bootable and reboots into it; why the firmware's order stays as it is.
     async fn make_bootable(&self, by: &Caller) -> Result<Option<String>, InstallError> {
-        let mut turn = self.turn()?;
+        let mut turn = self.turn().await?;
         let written = turn.as_ref().ok_or(InstallError::NotWritten)?;
         written.make_bootable().await?;
         let problem = written.boot_first().await;
@@ -124,8 +128,9 @@ impl Installer {
         Ok(problem)
     }
 
-    fn turn(&self) -> Result<OwnedMutexGuard<Option<Written>>, InstallError> {
-        self.0.written.clone().try_lock_owned().map_err(|_| InstallError::Busy)
+    async fn turn(&self) -> Result<OwnedMutexGuard<Option<Written>>, InstallError> {
+        let turn = tokio::time::timeout(TURN_LIMIT, self.0.written.clone().lock_owned()).await;
+        turn.map_err(|_| InstallError::Busy)
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Meeting {
     /// Name of the context; the capsule's host name where not given
     #[arg(long)]
     pub name: Option<String>,
-    /// The fingerprint that the capsule must show; asks nothing then
+    /// The fingerprint that the capsule must show, instead of your comparing it
     #[arg(long, value_name = "SHA256")]
     fingerprint: Option<Fingerprint>,
     /// Ask nothing; without --fingerprint, trust the one seen, whatever it is

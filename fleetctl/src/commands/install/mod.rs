@@ -70,8 +70,7 @@ impl Install {
         write(session, &installer, &disk, hostname, self.reinstall).await?;
         // Before the disk boots: what boots from then on has a pin already.
         let kept = self.meeting.remember(session, &adopted)?;
-        let finished = within(session, installer.install().finish(FinishInstallRequest {})).await;
-        let problem = finished?.boot_order_problem;
+        let problem = finish(session, &installer).await?;
         if !problem.is_empty() {
             session.out.note(&format!(
                 "the firmware was not told to boot {} first ({problem}): take the stick out, or choose the disk in \
@@ -148,6 +147,15 @@ async fn write(
         bar.set(done_bytes, total_bytes);
     }
     Err(Failure::local("the installer ended without a word; run the same command again"))
+}
+
+/// Why the firmware's order stays as it is, where it does. An answer may be lost in the reboot that follows.
+async fn finish(session: &Session, installer: &Capsule) -> Result<String, Failure> {
+    match within(session, installer.install().finish(FinishInstallRequest {})).await {
+        Ok(answer) => Ok(answer.boot_order_problem),
+        Err(failure) if failure.is_lost_connection() => Ok(String::new()),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn report(session: &Session, kept: &Kept, adopted: &Adopted, disk: &InstallDisk) {
