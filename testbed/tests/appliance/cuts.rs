@@ -37,14 +37,16 @@ impl<'a> Victim<'a> {
     /// One update without a cut.
     async fn new(capsule: Capsule<'a>) -> Result<Self> {
         fill(&capsule).await?;
+        write(&capsule, "first").await?;
+        let lines = "first\n".to_owned();
         let releases = [Release::built()?, Release::next()?];
         let started = Instant::now();
         releases[1].push(&capsule, &OPTIONS).await?.ok()?;
         let update = started.elapsed();
         let started = Instant::now();
         capsule.vm().power_cycle().await?;
-        is_as_before(&capsule, "").await?;
-        Ok(Self { capsule, releases, lines: String::new(), update, boot: started.elapsed() })
+        is_as_before(&capsule, &lines).await?;
+        Ok(Self { capsule, releases, lines, update, boot: started.elapsed() })
     }
 
     /// Pushes the release that does not run, cuts after `share` of the time that it takes, and twice more in
