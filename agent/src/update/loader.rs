@@ -203,6 +203,11 @@ pub fn confirm(esp: &Path, slot: Slot, version: &str) -> io::Result<()> {
     sync(esp)
 }
 
+/// Makes a good slot the newest of all: it is the loader's first choice.
+pub fn prefer(esp: &Path, slot: Slot, version: &str) -> io::Result<()> {
+    put(esp, EntryName { slot, tries: Tries::Unlimited }, version)
+}
+
 /// Writes an entry, then removes those that the slot had.
 fn put(esp: &Path, name: EntryName, version: &str) -> io::Result<()> {
     let entries = read(esp)?;

@@ -9,6 +9,7 @@
 //! - `admit`, `plan`: whether a bundle may be installed, and what a start goes on with: pure; `keys`: whose bundles may;
 //! - `push`: one push; `turn`: whose it is; `chunks`, `staging`: what is put together, and from where;
 //! - `write`: the slot that does not run; `loader`, `slots`, `uki`, `esp`: what the boot loader sees;
+//! - `fallback`: a good slot that runs because the preferred one could not;
 //! - `trial`: how a new system is watched until it is kept or left;
 //! - [`machine`]: what init does; `table`: the rows; [`rpc`]: the `Updates` service.
 //!
@@ -19,6 +20,7 @@ mod admit;
 mod chunks;
 mod error;
 mod esp;
+mod fallback;
 pub mod keys;
 pub mod loader;
 pub mod machine;
@@ -155,13 +157,18 @@ impl Updates {
     async fn resume(&self, was_tentative: bool) -> Result<(), UpdateError> {
         let [active, other] = self.contents(loader::tidy).await?;
         // The loader took the tries of a trial, and a confirmation takes the counter.
-        let has_counter = active.entry.is_some_and(|entry| entry.name.tries != Tries::Unlimited);
+        let has_counter = active.entry.as_ref().is_some_and(|entry| entry.name.tries != Tries::Unlimited);
         let is_tentative = was_tentative && has_counter;
         self.inner.is_tentative.store(is_tentative, Ordering::SeqCst);
         let trial = Expectation::kept(&self.inner.boot_dir);
         let mut is_armed = false;
         if let Some(entry) = self.newest().await? {
             is_armed = self.take_up(&entry, &other, trial.as_ref()).await? == Step::Reboot;
+        }
+        if let Some(preferred) = other.entry.as_ref().filter(|_| !is_armed)
+            && fallback::is_fallback(active.entry.as_ref(), Some(preferred))
+        {
+            self.stay(preferred).await?;
         }
         if is_tentative {
             tokio::spawn(trial::watch(self.clone(), self.expected()));

@@ -148,6 +148,33 @@ async fn a_kept_system_is_left_for_the_one_before_which_is_on_trial_then() {
 }
 
 #[tokio::test]
+async fn the_slot_that_had_to_stand_in_for_a_damaged_one_is_preferred_from_then_on() {
+    let rig = Rig::new();
+    let booted = rig.boot().await;
+    booted.push(&rig.bundle("0.2.0")).await.unwrap();
+    booted.agent.stop().await;
+    let booted = rig.boot().await;
+    booted.confirm().await;
+    booted.agent.stop().await;
+    assert_eq!(rig.load().slot, Slot::B);
+
+    let booted = rig.start(&rig.fall_back()).await;
+    assert_eq!((booted.slot, booted.status().await.version.as_str()), (Slot::A, "0.1.0"));
+    assert_eq!(rig.load().slot, Slot::A, "the next boot would fail once more");
+    let request = v1::ListEventsRequest { subject_kind: "update".into(), ..Default::default() };
+    let mut kept = booted.capsule.events().list(request).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(event) = kept.message().await.unwrap() {
+        told.extend((event.reason == "UpdateSlotFailed").then_some(event.message));
+    }
+    assert!(told.len() == 1 && told[0].contains("0.2.0 in slot b"), "{told:?}");
+    let booted = rig.restart(booted, false).await;
+    booted.push(&rig.bundle("0.3.0")).await.unwrap();
+    booted.agent.stop().await;
+    assert_eq!(rig.boot().await.slot, Slot::B, "a damaged slot is written anew");
+}
+
+#[tokio::test]
 async fn release_keys_come_with_the_image_and_are_admins_to_change() {
     let rig = Rig::new();
     let booted = rig.boot().await;

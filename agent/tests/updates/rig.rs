@@ -95,7 +95,7 @@ pub(crate) struct Rig {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Boot {
     id: String,
-    slot: Slot,
+    pub(crate) slot: Slot,
     version: String,
     is_tentative: bool,
 }
@@ -184,6 +184,15 @@ impl Rig {
         *boots += 1;
         let is_tentative = tries != Tries::Unlimited;
         Boot { id: boots.to_string(), slot, version: entry.version.clone(), is_tentative }
+    }
+
+    /// What is booted where the slot that the loader prefers does not open: the other one, once.
+    pub(crate) fn fall_back(&self) -> Boot {
+        let preferred = self.load();
+        let slot = preferred.slot.other();
+        let entries = self.entries();
+        let entry = loader::of_slot(&entries, slot).expect("there is no other slot");
+        Boot { slot, version: entry.version.clone(), is_tentative: false, ..preferred }
     }
 
     /// The agent alone, in the same boot.
