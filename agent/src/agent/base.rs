@@ -9,7 +9,7 @@ use crate::{
     boot::{self, InitLink},
     config::Config,
     event::Events,
-    identity::{Identity, Purpose},
+    identity::{Identity, Purpose, Timekeeper},
     store::Store,
     sys::{file, lock::StateLock},
 };
@@ -41,6 +41,9 @@ impl Base {
         let claim = (purpose, claim_window);
         let identity =
             Identity::start(&config.state_dir, hostname, claim, store.clone(), events.clone()).await?;
+        if config.appliance {
+            identity.set_timekeeper(Timekeeper::Appliance);
+        }
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let init = config.appliance.then(|| InitLink::start(boot::link::SOCKET.into(), store.clone()));

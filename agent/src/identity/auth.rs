@@ -3,7 +3,7 @@
 use std::{
     sync::atomic::Ordering,
     task::{Context, Poll},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use capsule_proto::{KeyId, token::METADATA_KEY, v1::Role};
@@ -12,7 +12,12 @@ use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Identity, Peer, Refusal, roles, standing::Standing, token};
+use super::{
+    Identity, Peer, Refusal, Timekeeper, roles,
+    standing::Standing,
+    token::{self, Ahead},
+};
+use crate::sys::timex;
 
 /// Who calls; a request extension of every call but `Adopt`.
 #[derive(Clone, Debug)]
@@ -25,21 +30,39 @@ pub struct Caller {
     pub name: String,
 }
 
+impl Caller {
+    /// Who makes a call that was let through.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Self>().cloned();
+        caller.ok_or_else(|| Status::internal("the caller is not known; this is a fault of the agent"))
+    }
+}
+
 impl Identity {
     /// Checks one call.
     fn authenticate(&self, method: &str, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Refusal> {
         let public_key = peer.public_key().ok_or(Refusal::NoCertificate)?;
         let key = self.0.keys.find(public_key).ok_or_else(|| Refusal::NotEnrolled(KeyId::of(public_key)))?;
+        let (clock, moment) = (SystemTime::now(), Instant::now());
+        let clock = clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_own = self.0.timekeeper.get() == Some(&Timekeeper::Appliance);
+        let is_vouched = !is_own || timex::is_synchronised();
+        let floor = if is_vouched { 0 } else { key.floor().at(moment) };
         let expected = token::Expected {
             capsule_id: &self.0.capsule_id,
             key_id: &key.key_id,
             method,
-            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            now: clock.max(floor),
+            ahead: if is_vouched { Ahead::Refused } else { Ahead::Taken },
         };
-        let checked = token::check(bearer(headers)?, &key.decoding, &expected)?;
-        self.0.replay().take(checked.jti, checked.lifetime, Instant::now())?;
+        let checked = token::check(bearer(headers)?, &key.decoding, &expected);
+        let checked = checked.map_err(|refusal| refusal.by_floor(floor > clock))?;
+        self.0.replay().take(checked.jti, checked.lifetime, moment)?;
         peer.acknowledge();
-        key.mark_used();
+        key.mark_used(UNIX_EPOCH + Duration::from_secs(checked.at));
+        if !is_vouched && key.floor().raise(checked.at, moment) {
+            self.keep_floor();
+        }
         if !roles::may(key.role, method) {
             let needs = roles::least_role(method);
             let (method, key_name) = (method.to_owned(), key.name.clone());
@@ -47,6 +70,16 @@ impl Identity {
         }
         self.0.admitted.fetch_add(1, Ordering::Relaxed);
         Ok(Caller { key_id: key.key_id.clone(), role: key.role, name: key.name.clone() })
+    }
+
+    /// Writes the last use of keys down at once: the next agent begins there.
+    fn keep_floor(&self) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.flush().await {
+                tracing::warn!(%error, "the time that a key has proven was not written down");
+            }
+        });
     }
 
     /// Puts the caller into the request, or makes the answer that refuses it. What it gives watches

@@ -4,17 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use capsule_proto::{KeyId, timestamp, v1};
 use jsonwebtoken::DecodingKey;
 use tokio::sync::watch;
 
-use super::table;
+use super::{floor::Floor, table};
 use crate::{
     clock::{from_millis, to_millis},
     store::{Store, StoreError},
@@ -64,11 +64,17 @@ pub(super) struct Enrolled {
     pub(super) decoding: DecodingKey,
     /// Milliseconds since the epoch; 0 where it was not used since it was loaded.
     used_at: AtomicI64,
+    /// What its tokens say of the time. The same whenever the keys are loaded anew.
+    floor: Arc<Mutex<Floor>>,
 }
 
 impl Enrolled {
-    pub(super) fn mark_used(&self) {
-        self.used_at.store(to_millis(SystemTime::now()), Ordering::Relaxed);
+    pub(super) fn mark_used(&self, at: SystemTime) {
+        self.used_at.store(to_millis(at), Ordering::Relaxed);
+    }
+
+    pub(super) fn floor(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,7 +118,11 @@ impl Keys {
         let _turn = self.reloading.lock().await;
         self.flush_used().await?;
         let rows = self.store.read(table::all).await?;
-        let loaded = rows.into_iter().map(|row| (row.public_key, Arc::new(enrolled(&row)))).collect();
+        let enrolled = |row: &KeyRow| {
+            let known = self.find(&row.public_key).map(|key| key.floor.clone());
+            Arc::new(enrolled(row, known))
+        };
+        let loaded = rows.iter().map(|row| (row.public_key, enrolled(row))).collect();
         *self.by_public_key.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         self.changed.send_replace(());
         Ok(())
@@ -137,8 +147,10 @@ impl Keys {
     }
 }
 
-fn enrolled(row: &KeyRow) -> Enrolled {
+fn enrolled(row: &KeyRow, floor: Option<Arc<Mutex<Floor>>>) -> Enrolled {
+    let kept = || Arc::new(Mutex::new(Floor::new(row.last_used_at, Instant::now())));
     Enrolled {
+        floor: floor.unwrap_or_else(kept),
         key_id: row.key_id(),
         public_key: row.public_key,
         name: row.name.clone(),

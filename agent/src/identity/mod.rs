@@ -4,7 +4,8 @@
 //!   to connections that prove a key, with bounds on those who do not;
 //! - `hostname`: what it is called;
 //! - `keys`: enrolled operator keys; `claim`: how the first is enrolled;
-//! - `auth`: the layer that checks every call: key, `token`, `replay`, then `roles`;
+//! - `auth`: the layer that checks every call: key, `token` (by the clock or a key's `floor`), `replay`, then
+//!   `roles`;
 //! - `refusals`: refused calls, counted and limited per address;
 //! - `seed`: the same capsule in another state directory, which an installer leaves behind.
 //!
@@ -13,6 +14,7 @@
 
 mod auth;
 mod claim;
+mod floor;
 mod hostname;
 mod keys;
 mod listener;
@@ -34,7 +36,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -47,6 +49,7 @@ use tonic::Status;
 
 pub use auth::{AuthLayer, Caller};
 pub use claim::{CLAIM_WINDOW, SENTINEL, SENTINEL_MAX_AGE};
+pub use floor::Timekeeper;
 pub use hostname::HOSTNAME_FILE;
 pub use listener::{Connection, Peer};
 pub use own::IdentityError;
@@ -101,6 +104,7 @@ struct Inner {
     events: Events,
     keys: Keys,
     purpose: Purpose,
+    timekeeper: OnceLock<Timekeeper>,
     window: ClaimWindow,
     refusals: Mutex<Refusals>,
     replay: Mutex<ReplayCache>,
@@ -147,11 +151,17 @@ impl Identity {
             events,
             keys,
             purpose,
+            timekeeper: OnceLock::new(),
             window: ClaimWindow::open(window, &sentinel),
             refusals: Mutex::new(Refusals::new(Instant::now())),
             replay: Mutex::default(),
             admitted: AtomicU64::new(0),
         })))
+    }
+
+    /// Who answers for the clock that tokens are held against; the host unless somebody says otherwise, once.
+    pub fn set_timekeeper(&self, timekeeper: Timekeeper) {
+        self.0.timekeeper.get_or_init(|| timekeeper);
     }
 
     /// UUID.

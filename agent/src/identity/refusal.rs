@@ -70,6 +70,17 @@ pub enum Refusal {
         /// The capsule's time.
         now: u64,
     },
+    /// Older than what the key's tokens said before, on a capsule whose clock nobody vouches for.
+    #[error(
+        "the call's token was signed at {}, but a token of this key was signed at {} or later: while nothing          synchronises the capsule's clock, a key's time goes only forward. Set the clock of the caller; if an earlier          caller's was ahead, give the capsule a time server, or use another key",
+        utc(*.iat), utc(*.floor)
+    )]
+    Backward {
+        /// Signed, seconds since the epoch.
+        iat: u64,
+        /// What time it is at least, by this key.
+        floor: u64,
+    },
     /// `exp` is too far from `iat`.
     #[error("the call's token is good for {} s; at most {} s are allowed", .0, MAX_LIFETIME.as_secs())]
     Lifetime(u64),
@@ -121,6 +132,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Where the time was the key's own floor: says that, instead of what the clock says.
+    pub(super) fn by_floor(self, is_floor: bool) -> Self {
+        match self {
+            Self::Expired { iat, now: floor, .. } | Self::Skew { iat, now: floor } if is_floor => {
+                Self::Backward { iat, floor }
+            }
+            other => other,
+        }
+    }
+
     /// One word, by which refusals are told apart in logs.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -131,6 +152,7 @@ impl Refusal {
             Self::Method { .. } => "method",
             Self::Expired { .. } => "expired",
             Self::Skew { .. } => "skew",
+            Self::Backward { .. } => "backward",
             Self::Lifetime(_) => "lifetime",
             Self::Replayed => "replayed",
             Self::Busy => "busy",

@@ -17,6 +17,17 @@ pub(super) struct Expected<'a> {
     pub(super) method: &'a str,
     /// Seconds since the epoch.
     pub(super) now: u64,
+    /// What a token from later than that is.
+    pub(super) ahead: Ahead,
+}
+
+/// What is made of a token from the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// Two clocks that differ, within the skew that is allowed.
+    Refused,
+    /// It tells what time it is at least.
+    Taken,
 }
 
 /// What is left to remember of a good token.
@@ -25,6 +36,9 @@ pub(super) struct Checked {
     pub(super) jti: u128,
     /// Until it is refused for its age.
     pub(super) lifetime: Duration,
+    /// When it was judged, in seconds since the epoch: the clock's time, or its own where that is later
+    /// and taken.
+    pub(super) at: u64,
 }
 
 /// Checks everything but whether it was seen before.
@@ -43,12 +57,16 @@ pub(super) fn check(token: &str, key: &DecodingKey, expected: &Expected<'_>) -> 
     if claims.method != expected.method {
         return Err(Refusal::Method { named: shorten(&claims.method), method: shorten(expected.method) });
     }
-    check_times(&claims, expected.now)?;
+    let now = match expected.ahead {
+        Ahead::Refused => expected.now,
+        Ahead::Taken => expected.now.max(claims.iat),
+    };
+    check_times(&claims, now)?;
     let jti = u128::from_str_radix(&claims.jti, 16).ok().filter(|_| claims.jti.len() == 32);
     let jti = jti.ok_or_else(|| Refusal::Token("its jti is not 128 bits in hex".into()))?;
     let end = claims.exp.min(claims.iat + MAX_SKEW.as_secs());
     // A second more on top, because whole seconds were compared.
-    Ok(Checked { jti, lifetime: Duration::from_secs(end.saturating_sub(expected.now) + 1) })
+    Ok(Checked { jti, lifetime: Duration::from_secs(end.saturating_sub(now) + 1), at: now })
 }
 
 fn verify(token: &str, key: &DecodingKey) -> Result<Claims, Refusal> {
@@ -94,6 +112,30 @@ mod tests {
     fn claims(iat: u64, exp: u64) -> Claims {
         let text = String::new;
         Claims { aud: text(), iss: text(), method: text(), iat, exp, jti: text() }
+    }
+
+    #[test]
+    fn a_token_from_the_future_is_taken_only_where_the_clock_may_be_behind() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let signing = jsonwebtoken::EncodingKey::from_ed_der(&pair.serialize_der());
+        let public: [u8; 32] = pair.public_key_raw().try_into().unwrap();
+        let key_id = KeyId::of(&public);
+        let year = 31_536_000;
+        let claims =
+            Claims { iss: key_id.to_string(), jti: "0".repeat(32), ..claims(5 * year, 5 * year + 60) };
+        let header = jsonwebtoken::Header::new(Algorithm::EdDSA);
+        let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+        let checked = |now, ahead| {
+            let expected = Expected { capsule_id: "", key_id: &key_id, method: "", now, ahead };
+            check(&token, &DecodingKey::from_ed_der(&public), &expected)
+        };
+        let skew = Refusal::Skew { iat: 5 * year, now: year };
+        assert_eq!(checked(year, Ahead::Refused), Err(skew));
+        let taken = checked(year, Ahead::Taken).unwrap();
+        assert_eq!((taken.at, taken.lifetime), (5 * year, MAX_SKEW + Duration::from_secs(1)));
+        // What is behind the floor is as old as ever.
+        let old = Refusal::Skew { iat: 5 * year, now: 5 * year + 31 };
+        assert_eq!(checked(5 * year + 31, Ahead::Taken), Err(old));
     }
 
     #[test]

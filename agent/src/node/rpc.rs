@@ -61,9 +61,7 @@ impl node_server::Node for Node {
         &self,
         request: Request<v1::SetHostnameRequest>,
     ) -> Result<Response<v1::SetHostnameResponse>, Status> {
-        let by = request.extensions().get::<Caller>().cloned();
-        let by =
-            by.ok_or_else(|| Status::internal("the caller is not known; this is a fault of the agent"))?;
+        let by = Caller::of(&request)?;
         let hostname = request.into_inner().hostname;
         let name: Name = hostname.parse().map_err(|error| Status::invalid_argument(chain(&error)))?;
         let node = self.clone();

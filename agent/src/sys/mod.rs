@@ -24,6 +24,7 @@ pub mod socket;
 pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timex;
 pub mod uplink;
 pub mod vfat;
 pub mod wireguard;

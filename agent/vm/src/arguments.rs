@@ -48,6 +48,7 @@ pub(crate) fn build(machine: &Machine, wiring: Wiring) -> Result<Vec<OsString>> 
     );
     list.option("-smp", machine.cpus.to_string());
     list.option("-m", machine.memory_mib.to_string());
+    machine.clock.iter().for_each(|starts_at| list.option("-rtc", format!("base={}", escape(starts_at))));
     list.option("-chardev", format!("socket,id=qmp,fd={}", wiring.qmp));
     list.option("-mon", "chardev=qmp,mode=control");
     list.console(wiring.console, machine.console_log.as_deref());
@@ -290,6 +291,12 @@ mod tests {
         let line = line(&bare().reboots().watchdog());
         assert!(!line.contains("-no-reboot"), "{line}");
         assert!(line.contains("-action panic=none") && line.contains("-action watchdog=reset"), "{line}");
+    }
+
+    #[test]
+    fn a_clock_may_be_years_behind() {
+        assert!(line(&bare().clock("2020-01-01")).contains(" -rtc base=2020-01-01 "));
+        assert!(!line(&bare()).contains("-rtc"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub struct Machine {
     pub(crate) on_reset: OnReset,
     pub(crate) smbios_strings: Vec<String>,
     pub(crate) console_log: Option<PathBuf>,
+    pub(crate) clock: Option<String>,
 }
 
 /// What a guest's reset does to its machine.
@@ -84,6 +85,7 @@ impl Machine {
             on_reset: OnReset::End,
             smbios_strings: Vec::new(),
             console_log: None,
+            clock: None,
         }
     }
 
@@ -178,6 +180,13 @@ impl Machine {
     #[must_use]
     pub fn smbios_string(mut self, text: &str) -> Self {
         self.smbios_strings.push(text.to_owned());
+        self
+    }
+
+    /// What its own clock says at each power-on, in UTC, such as `2020-01-01T00:00:00`; the host's time without it.
+    #[must_use]
+    pub fn clock(mut self, starts_at: &str) -> Self {
+        self.clock = Some(starts_at.to_owned());
         self
     }
 

@@ -2,6 +2,7 @@
 //! and say so; those of updates need the release after it, from `make image-next`.
 
 mod boot;
+mod clock;
 mod cuts;
 mod harm;
 mod install;

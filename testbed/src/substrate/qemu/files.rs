@@ -121,6 +121,7 @@ impl Files {
             .tpm(self.tpm())
             .reboots()
             .console_log(&self.console);
+        let machine = hardware.clock.iter().fold(machine, |machine, starts_at| machine.clock(starts_at));
         let all = hardware.disks().into_iter().enumerate();
         let present = all.filter(|(_, name)| !pulled.contains(name));
         Ok(present.fold(machine, |machine, (at, name)| {

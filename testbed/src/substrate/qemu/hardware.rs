@@ -34,6 +34,9 @@ pub struct Hardware {
     pub memory_mib: u32,
     /// More words for the kernel's command line.
     pub kernel_words: String,
+    /// What its clock says whenever its power comes on, in UTC; the right time where absent.
+    #[serde(default)]
+    pub clock: Option<String>,
 }
 
 /// What an image is on.
@@ -70,6 +73,7 @@ impl Hardware {
             cpus: 2,
             memory_mib: 1024,
             kernel_words: KERNEL_WORDS.to_owned(),
+            clock: None,
         }
     }
 
@@ -86,6 +90,13 @@ impl Hardware {
     #[must_use]
     pub fn kernel_words(mut self, words: &str) -> Self {
         self.kernel_words = format!("{} {words}", self.kernel_words);
+        self
+    }
+
+    /// A battery that is empty: its clock says this, such as `2020-01-01`, whenever its power comes on.
+    #[must_use]
+    pub fn clock(mut self, starts_at: &str) -> Self {
+        self.clock = Some(starts_at.to_owned());
         self
     }
 
