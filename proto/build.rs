@@ -1,8 +1,10 @@
 //! Generates the API's types, their gRPC stubs and their proto3-JSON form from `proto/`.
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 10] =
-    ["manifest", "identity", "node", "event", "image", "volume", "workload", "fabric", "update", "install"];
+const FILES: [&str; 11] = [
+    "manifest", "identity", "node", "event", "image", "volume", "workload", "fabric", "update", "debug",
+    "install",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -11,6 +11,7 @@
 //! - [`fabric`]: the capsule among others: its key, the member map, the link to its peers;
 //! - [`discovery`]: the capsule announced in its network;
 //! - [`workload`]: the actors that make desired workloads real;
+//! - [`debug`]: privileged shells on the machine itself;
 //! - [`boot`]: the appliance: PID 1, and what it and the agent tell each other;
 //! - [`update`]: the appliance's system in its two slots;
 //! - [`install`]: a capsule put on a disk, from a removable medium;
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod boot;
 pub mod clock;
 pub mod config;
+pub mod debug;
 pub mod discovery;
 pub mod event;
 pub mod fabric;

@@ -4,6 +4,7 @@ use capsule_fabric::map::Refusal as MapRefusal;
 use tonic::{Code, Status};
 
 use crate::{
+    debug::DebugError,
     fabric::FabricError,
     identity::{KeyChangeError, Refusal},
     image::ImageError,
@@ -93,6 +94,21 @@ impl From<InstallError> for Status {
             | InstallError::Run(_)
             | InstallError::Group(_)
             | InstallError::Seed(_) => Code::Internal,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<DebugError> for Status {
+    fn from(error: DebugError) -> Self {
+        let code = match error {
+            DebugError::Image(error) => return error.into(),
+            DebugError::Runtime(error) => return error.into(),
+            DebugError::Name(_) => Code::InvalidArgument,
+            DebugError::NotFound(_) => Code::NotFound,
+            DebugError::Exists(_) => Code::AlreadyExists,
+            DebugError::Make { source: RuntimeError::Unavailable(_), .. } => Code::Unavailable,
+            DebugError::NoImage | DebugError::Make { .. } => Code::FailedPrecondition,
         };
         Self::new(code, chain(&error))
     }

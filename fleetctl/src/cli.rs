@@ -101,6 +101,7 @@ pub enum Command {
     /// Run a command in a workload (`workload exec`)
     Exec(run::workload::exec::Exec),
     Cp(run::cp::Cp),
+    Debug(run::debug::Debug),
     /// Container images on capsules
     #[command(subcommand, visible_alias = "images")]
     Image(run::image::Image),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use capsule_client::{Capsule, ENVIRONMENT, FanOut, Fleet, Selection, Target, fan_out};
-use capsule_proto::v1::{ListImagesRequest, ListKeysRequest, ListReleaseKeysRequest};
+use capsule_proto::v1::{ListDebugShellsRequest, ListImagesRequest, ListKeysRequest, ListReleaseKeysRequest};
 use clap::builder::StyledStr;
 use clap_complete::{CompletionCandidate, PathCompleter, engine::ValueCompleter as _};
 use futures_util::StreamExt as _;
@@ -112,6 +112,16 @@ pub fn release_keys(current: &OsStr) -> Vec<CompletionCandidate> {
         let listed = capsule.updates().list_keys(ListReleaseKeysRequest {}).await;
         let keys = listed.map(|answer| answer.into_inner().keys).unwrap_or_default();
         keys.into_iter().map(|key| key.number).collect()
+    };
+    candidates(live(list), current)
+}
+
+/// Debug shells.
+pub fn debug_shells(current: &OsStr) -> Vec<CompletionCandidate> {
+    let list = async |capsule: Capsule| {
+        let listed = capsule.debug().list(ListDebugShellsRequest {}).await;
+        let shells = listed.map(|answer| answer.into_inner().shells).unwrap_or_default();
+        shells.into_iter().map(|shell| shell.name).collect()
     };
     candidates(live(list), current)
 }

@@ -5,6 +5,7 @@
 //!                                        ├─ session   which capsules are meant, time-outs, the screen
 //!                                        ├─ gather    one question to many: answers as they come
 //!                                        ├─ follow    streams of many, merged
+//!                                        ├─ conversation  a command on one: streams, signals, window
 //!                                        └─ output, terminal, copy: screen, keyboard, files
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod cli;
 mod commands;
 mod complete;
+mod conversation;
 mod copy;
 pub mod docs;
 mod exit;

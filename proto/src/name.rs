@@ -15,6 +15,13 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is one of those that debug shells have, and workloads therefore cannot: `debug-` and
+    /// four hex digits.
+    pub fn is_debug_shell(&self) -> bool {
+        let digits = self.0.strip_prefix("debug-").unwrap_or_default();
+        digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
 }
 
 /// Why a text is not a [`Name`].
@@ -62,6 +69,15 @@ mod tests {
         for text in ["a", "web-1", "0", &"x".repeat(63)] {
             assert_eq!(text.parse::<Name>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn debug_shells_have_four_hex_digits() {
+        let is_shell = |text: &str| text.parse::<Name>().unwrap().is_debug_shell();
+        assert!(is_shell("debug-3f2a") && is_shell("debug-0000"));
+        assert!(
+            !["debug", "debug-3f2", "debug-3f2ab", "debug-3f2g", "web"].iter().any(|text| is_shell(text))
+        );
     }
 
     #[test]

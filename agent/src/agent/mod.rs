@@ -32,12 +32,14 @@ use capsule_proto::v1::Mode;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use appliance::Appliance;
+use engine::Engine;
 
 use base::Base;
 
 use crate::{
-    boot::{Role, report},
+    boot::{Role, perm, report},
     config::Config,
+    debug::{self, Debug, DebugParts},
     discovery::{Discovery, Mdns},
     event::{Events, NewEvent},
     fabric::{Fabric, FabricError},
@@ -179,6 +181,7 @@ impl Builder {
             state_dir: config.state_dir.clone(),
         })
         .await?;
+        let debug = Debug::start(debug_parts(&config, &engine, &events)).await;
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
@@ -211,6 +214,7 @@ impl Builder {
             fabric,
             engine,
             updates,
+            debug,
         };
         let server = tokio::spawn(serve::run(services, listener, stopped));
         let flusher = tokio::spawn(flush(identity.clone()));
@@ -269,6 +273,18 @@ async fn flush(identity: Identity) {
         if let Err(error) = identity.flush().await {
             tracing::warn!(%error, "the last use of keys was not written down");
         }
+    }
+}
+
+fn debug_parts(config: &Config, engine: &Engine, events: &Events) -> DebugParts {
+    let is_there = |path: &PathBuf| path.exists();
+    DebugParts {
+        runtime: engine.runtime.clone(),
+        images: engine.images.clone(),
+        events: events.clone(),
+        state_dir: config.state_dir.clone(),
+        on_board: Some(PathBuf::from(debug::ON_BOARD)).filter(is_there),
+        writable: config.appliance.then(|| PathBuf::from(perm::PLACE)).filter(is_there).into_iter().collect(),
     }
 }
 

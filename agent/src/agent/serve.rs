@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use capsule_proto::v1::{
-    events_server::EventsServer, fabric_server::FabricServer, identity_server::IdentityServer,
-    images_server::ImagesServer, install_server::InstallServer, node_server::NodeServer,
-    updates_server::UpdatesServer, volumes_server::VolumesServer, workloads_server::WorkloadsServer,
+    debug_server::DebugServer, events_server::EventsServer, fabric_server::FabricServer,
+    identity_server::IdentityServer, images_server::ImagesServer, install_server::InstallServer,
+    node_server::NodeServer, updates_server::UpdatesServer, volumes_server::VolumesServer,
+    workloads_server::WorkloadsServer,
 };
 use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -14,6 +15,7 @@ use tower::layer::util::Stack;
 
 use super::engine::Engine;
 use crate::{
+    debug::Debug,
     event::Events,
     fabric::{Fabric, rpc::FabricService},
     identity::{AuthLayer, Identity},
@@ -52,11 +54,12 @@ pub(super) struct Services {
     pub(super) fabric: Fabric,
     pub(super) engine: Engine,
     pub(super) updates: Option<Updates>,
+    pub(super) debug: Debug,
 }
 
 /// Serves until it is told to stop.
 pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot::Receiver<()>) {
-    let Services { identity, node, events, workloads, fabric, engine, updates } = services;
+    let Services { identity, node, events, workloads, fabric, engine, updates, debug } = services;
     let connections = identity.listen(listener);
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
@@ -66,6 +69,7 @@ pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot
         .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
         .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(DebugServer::new(debug).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(UpdatesServer::new(UpdatesService(updates)).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_optional_service(engine.volumes.map(VolumesServer::new));

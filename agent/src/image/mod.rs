@@ -6,7 +6,7 @@
 //! - `reference`, `manifest`: texts and documents, pure; [`config`]: which registries how;
 //! - `engine/`: containerd's services; `resolve`: a record's manifest and configuration;
 //! - `registry`, `pull`, `share`, `unpack`: from a registry to snapshots;
-//! - `archive/`, `push`: from a `docker save` or OCI archive to the same;
+//! - `archive/`, `push`: from a `docker save` or OCI archive to the same; `on_board`: from one on this machine;
 //! - `prune`: list, remove, prune; `progress`: what callers see meanwhile.
 
 mod archive;
@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod grammar;
 mod manifest;
+mod on_board;
 mod progress;
 mod prune;
 mod pull;

@@ -14,7 +14,12 @@
 
 pub mod container;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use capsule_proto::{Name, v1};
@@ -38,6 +43,17 @@ pub struct Setup {
     pub image: ImageInfo,
     /// Volume mount points, host binds and the files of name resolution.
     pub mounts: Vec<BindMount>,
+    /// What it sees of the host beside those.
+    pub reach: Reach,
+}
+
+/// What of the host a sandbox sees beside its mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As its spec says.
+    Spec,
+    /// The host's own `/dev`, `/sys` and `/run`, and its root at `/host`, for reading: no manifest can say so.
+    Host,
 }
 
 /// A bind mount from the host into the workload.
@@ -196,6 +212,31 @@ pub enum Whom {
     Init,
     /// Every process of the task.
     All,
+}
+
+/// For a killed task to be reported as ended.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Kills what runs in a sandbox, and deletes its task.
+pub async fn end_task(runtime: &dyn Runtime, sandbox: &Sandbox) -> Result<(), RuntimeError> {
+    let Some(task) = &sandbox.task else { return Ok(()) };
+    let name = &sandbox.name;
+    let mut events = runtime.subscribe();
+    runtime.signal(name, libc::SIGKILL, Whom::All).await.ok();
+    // Its exit, or what a lost event costs.
+    let exited = async {
+        loop {
+            match events.recv().await {
+                Ok(RuntimeEvent::Exited { name: ended, .. }) if ended == *name => return,
+                Err(broadcast::error::RecvError::Closed) => return,
+                _ => {}
+            }
+        }
+    };
+    if !matches!(task.state, TaskState::Exited(_)) {
+        let _ = tokio::time::timeout(KILL_DEADLINE, exited).await;
+    }
+    runtime.delete_task(name).await.map(drop)
 }
 
 /// Why the runtime could not do what was asked.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use capsule_proto::v1::{self, exec_input::Input, exec_output::Output};
+use futures_util::{Stream, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::{mpsc, watch},
@@ -22,41 +23,22 @@ const STDIN_BACKLOG: usize = 16;
 /// After the process has ended: how long a descendant may keep a stream open in silence.
 const LINGER: Duration = Duration::from_millis(500);
 
-pub(super) type Sender = mpsc::Sender<Result<v1::ExecOutput, Status>>;
+/// Where what the command writes goes.
+pub type Sender = mpsc::Sender<Result<v1::ExecOutput, Status>>;
 
 impl Workloads {
     pub(super) async fn exec(&self, mut input: Streaming<v1::ExecInput>, to: Sender) -> Result<(), Status> {
         let Some(v1::ExecInput { input: Some(Input::Start(start)) }) = input.message().await? else {
             return Err(Status::invalid_argument("an exec begins with what to start"));
         };
-        let mut process = match self.exec_start(start).await {
-            Err(WorkloadError::Runtime(RuntimeError::Command { code, message })) => {
-                send(&to, Output::NotStarted(message)).await;
-                send(&to, Output::Exit(v1::ExitStatus { code, ..Default::default() })).await;
-                return Ok(());
-            }
-            started => started?,
+        let process = match self.exec_start(start).await {
+            Ok(process) => Ok(process),
+            Err(WorkloadError::Runtime(error)) => Err(error),
+            Err(error) => return Err(error.into()),
         };
-        send(&to, Output::Started(true)).await;
-        let (ended, watching) = watch::channel(false);
-        let mut streams = JoinSet::new();
-        if let Some(stdout) = process.take_stdout() {
-            streams.spawn(copy_out(stdout, to.clone(), watching.clone(), Output::Stdout));
+        if let Some(exit) = converse(process, &mut input, &to).await? {
+            send(&to, Output::Exit(exit)).await;
         }
-        if let Some(stderr) = process.take_stderr() {
-            streams.spawn(copy_out(stderr, to.clone(), watching, Output::Stderr));
-        }
-        let stdin = process.take_stdin().map(|stdin| {
-            let (sender, receiver) = mpsc::channel(STDIN_BACKLOG);
-            tokio::spawn(copy_in(stdin, receiver));
-            sender
-        });
-        let Some(exit) = attend(process.as_mut(), &mut input, stdin, &to).await? else {
-            return Ok(());
-        };
-        ended.send_replace(true);
-        while streams.join_next().await.is_some() {}
-        send(&to, Output::Exit(exit)).await;
         Ok(())
     }
 
@@ -70,22 +52,63 @@ impl Workloads {
         if start.command.is_empty() {
             return Err(WorkloadError::Invalid("an exec takes a command".into()));
         }
-        let side = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
-        let spec = ExecSpec {
-            command: start.command,
-            tty: start.tty,
-            stdin: start.stdin,
-            env: start.env.into_iter().map(|var| (var.name, var.value)).collect(),
-            working_dir: start.working_dir,
-            user: start.user,
-            window: start.window.map(|window| (side(window.columns), side(window.rows))),
-        };
-        match self.parts.runtime.exec(&handle.name, spec).await {
+        let name = start.name.clone();
+        match self.parts.runtime.exec(&handle.name, spec_of(start)).await {
             // It ended a moment ago.
-            Err(RuntimeError::NotFound(..)) => Err(WorkloadError::Conflict(not_running(&start.name, status))),
+            Err(RuntimeError::NotFound(..)) => Err(WorkloadError::Conflict(not_running(&name, status))),
             outcome => Ok(outcome?),
         }
     }
+}
+
+/// What the runtime is to run.
+pub fn spec_of(start: v1::ExecStart) -> ExecSpec {
+    let side = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
+    ExecSpec {
+        command: start.command,
+        tty: start.tty,
+        stdin: start.stdin,
+        env: start.env.into_iter().map(|var| (var.name, var.value)).collect(),
+        working_dir: start.working_dir,
+        user: start.user,
+        window: start.window.map(|window| (side(window.columns), side(window.rows))),
+    }
+}
+
+/// Connects a command that was started, or could not be, with its caller until it has ended: how is left
+/// to be sent. `None` where the caller was gone before that; the command is killed then.
+pub async fn converse(
+    process: Result<Box<dyn ExecProcess>, RuntimeError>,
+    input: &mut (impl Stream<Item = Result<v1::ExecInput, Status>> + Unpin),
+    to: &Sender,
+) -> Result<Option<v1::ExitStatus>, Status> {
+    let mut process = match process {
+        Err(RuntimeError::Command { code, message }) => {
+            send(to, Output::NotStarted(message)).await;
+            return Ok(Some(v1::ExitStatus { code, ..Default::default() }));
+        }
+        started => started?,
+    };
+    send(to, Output::Started(true)).await;
+    let (ended, watching) = watch::channel(false);
+    let mut streams = JoinSet::new();
+    if let Some(stdout) = process.take_stdout() {
+        streams.spawn(copy_out(stdout, to.clone(), watching.clone(), Output::Stdout));
+    }
+    if let Some(stderr) = process.take_stderr() {
+        streams.spawn(copy_out(stderr, to.clone(), watching, Output::Stderr));
+    }
+    let stdin = process.take_stdin().map(|stdin| {
+        let (sender, receiver) = mpsc::channel(STDIN_BACKLOG);
+        tokio::spawn(copy_in(stdin, receiver));
+        sender
+    });
+    let Some(exit) = attend(process.as_mut(), input, stdin, to).await? else {
+        return Ok(None);
+    };
+    ended.send_replace(true);
+    while streams.join_next().await.is_some() {}
+    Ok(Some(exit))
 }
 
 /// Why nothing can be run in it, and what would help.
@@ -109,7 +132,7 @@ fn not_running(name: &str, status: Option<&v1::WorkloadStatus>) -> String {
 /// Until the process has ended, or `None` when the client is gone.
 async fn attend(
     process: &mut dyn ExecProcess,
-    input: &mut Streaming<v1::ExecInput>,
+    input: &mut (impl Stream<Item = Result<v1::ExecInput, Status>> + Unpin),
     mut stdin: Option<mpsc::Sender<Vec<u8>>>,
     to: &Sender,
 ) -> Result<Option<v1::ExitStatus>, Status> {
@@ -118,15 +141,15 @@ async fn attend(
         let message = tokio::select! {
             exit = process.wait() => return Ok(Some(status::exit_status(&exit?))),
             () = to.closed() => return Ok(None),
-            message = input.message(), if listening => message,
+            message = input.next(), if listening => message,
         };
         match message {
-            Err(_) => return Ok(None),
-            Ok(None) => {
+            Some(Err(_)) => return Ok(None),
+            None => {
                 listening = false;
                 stdin = None;
             }
-            Ok(Some(v1::ExecInput { input })) => match input {
+            Some(Ok(v1::ExecInput { input })) => match input {
                 Some(Input::Stdin(bytes)) => {
                     let Some(sender) = &stdin else { continue };
                     tokio::select! {

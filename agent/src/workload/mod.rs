@@ -48,7 +48,7 @@ pub mod backoff;
 mod copy;
 mod diff;
 mod error;
-mod exec;
+pub mod exec;
 #[cfg(test)]
 mod fake;
 mod handle;

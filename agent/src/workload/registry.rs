@@ -29,7 +29,7 @@ use crate::{
     event::{Events, NewEvent},
     image::ImageUsers,
     network::{FabricState, FabricStates},
-    runtime::{RuntimeEvent, Sandbox, SharedRuntime, TaskState, Whom},
+    runtime::{self, RuntimeEvent, Sandbox, SharedRuntime, TaskState},
     store::{Store, StoreError},
     sys::file,
 };
@@ -195,10 +195,14 @@ impl Workloads {
         Ok(all)
     }
 
+    /// All but debug shells, which `debug/` looks after.
     async fn sandboxes(&self) -> Vec<Sandbox> {
         loop {
             match self.parts.runtime.list().await {
-                Ok(sandboxes) => return sandboxes,
+                Ok(mut sandboxes) => {
+                    sandboxes.retain(|sandbox| !sandbox.name.is_debug_shell());
+                    return sandboxes;
+                }
                 Err(error) => tracing::warn!(%error, "waiting for the runtime"),
             }
             tokio::time::sleep(RUNTIME_RETRY).await;
@@ -220,25 +224,7 @@ impl Workloads {
 
     async fn remove_orphan(&self, orphan: &Sandbox) -> Result<(), WorkloadError> {
         let (runtime, name) = (&self.parts.runtime, &orphan.name);
-        if orphan.task.is_some() {
-            let mut events = runtime.subscribe();
-            runtime.signal(name, libc::SIGKILL, Whom::All).await.ok();
-            // Its exit, or what a lost event costs.
-            let exited = async {
-                loop {
-                    match events.recv().await {
-                        Ok(RuntimeEvent::Exited { name: ended, .. }) if ended == *name => return,
-                        Err(RecvError::Closed) => return,
-                        _ => {}
-                    }
-                }
-            };
-            let ended = orphan.task.as_ref().is_some_and(|task| matches!(task.state, TaskState::Exited(_)));
-            if !ended {
-                let _ = tokio::time::timeout(Duration::from_secs(5), exited).await;
-            }
-            runtime.delete_task(name).await?;
-        }
+        runtime::end_task(&**runtime, orphan).await?;
         if let Some(network) = &self.parts.network {
             network.detach(name).await?;
         }

@@ -8,9 +8,10 @@ use std::{
 use capsule_proto::{
     token::METADATA_KEY,
     v1::{
-        events_client::EventsClient, fabric_client::FabricClient, identity_client::IdentityClient,
-        images_client::ImagesClient, install_client::InstallClient, node_client::NodeClient,
-        updates_client::UpdatesClient, volumes_client::VolumesClient, workloads_client::WorkloadsClient,
+        debug_client::DebugClient, events_client::EventsClient, fabric_client::FabricClient,
+        identity_client::IdentityClient, images_client::ImagesClient, install_client::InstallClient,
+        node_client::NodeClient, updates_client::UpdatesClient, volumes_client::VolumesClient,
+        workloads_client::WorkloadsClient,
     },
 };
 use http::HeaderValue;
@@ -58,6 +59,7 @@ impl Capsule {
         fabric: FabricClient, "The capsule among others.";
         updates: UpdatesClient, "The system in its two slots.";
         install: InstallClient, "An installer's disks.";
+        debug: DebugClient, "Privileged shells on the machine itself.";
         events: EventsClient, "What happened.";
     }
 }

@@ -6,6 +6,7 @@ pub mod capsule;
 pub mod completions;
 pub mod context;
 pub mod cp;
+pub mod debug;
 pub mod diff;
 pub mod discover;
 pub mod events;
@@ -52,6 +53,7 @@ pub async fn run(cli: Cli) -> Result<Exit> {
         Command::Logs(command) => command.run(&session).await,
         Command::Exec(command) => command.run(&session).await,
         Command::Cp(command) => command.run(&session).await,
+        Command::Debug(command) => command.run(&session).await,
         Command::Image(command) => command.run(&session).await,
         Command::Volume(command) => command.run(&session).await,
         Command::Fabric(command) => command.run(&session).await,

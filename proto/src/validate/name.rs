@@ -17,9 +17,19 @@ const MAX_LABELS: usize = 64;
 pub(super) fn check_name(report: &mut Report, name: &str) {
     if name.is_empty() {
         report.add("it is missing");
-    } else if let Err(error) = name.parse::<Name>() {
-        let error: NameError = error;
-        report.add(error.to_string());
+        return;
+    }
+    match name.parse::<Name>() {
+        Ok(name) if name.is_debug_shell() => {
+            report.add(format!(
+                "{name} is a name of debug shells: `debug-` and four hex digits; choose another"
+            ));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let error: NameError = error;
+            report.add(error.to_string());
+        }
     }
 }
 

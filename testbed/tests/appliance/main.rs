@@ -4,6 +4,7 @@
 mod boot;
 mod clock;
 mod cuts;
+mod debug;
 mod harm;
 mod install;
 mod keeper;

@@ -72,7 +72,7 @@ async fn clocks_may_differ_by_half_a_minute_and_the_refusal_says_by_how_much() -
 }
 
 /// Another operator whose key the capsule knows with this role, with the contexts of the first.
-async fn enrolled(fleet: &Fleet, capsule: &Capsule<'_>, role: &str) -> Result<Operator> {
+pub async fn enrolled(fleet: &Fleet, capsule: &Capsule<'_>, role: &str) -> Result<Operator> {
     let other = fleet.other_operator(role);
     let key = other.run(&["key", "show"]).await?.ok()?.stdout;
     capsule.fleetctl(&["key", "add", key.trim(), "--role", role]).await?.ok()?;

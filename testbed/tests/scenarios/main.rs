@@ -7,6 +7,7 @@ mod cgroups;
 mod cli;
 mod completion;
 mod copy;
+mod debug;
 mod discovery;
 mod docs;
 mod exec;

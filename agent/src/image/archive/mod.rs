@@ -9,5 +9,5 @@ mod plan;
 mod receive;
 
 pub use compression::decompress;
-pub use plan::{Found, Source, plan};
+pub use plan::{Found, Source, annotated_name, plan};
 pub use receive::{Received, Stored, receive};

@@ -119,7 +119,8 @@ fn drop_other_platforms(found: &mut Vec<Found>, received: &Received) {
     }
 }
 
-fn annotated_name(entry: &Descriptor) -> Option<String> {
+/// The name that an index gives an image.
+pub fn annotated_name(entry: &Descriptor) -> Option<String> {
     let annotations = entry.annotations().as_ref()?;
     let full = annotations.get(FULL_NAME);
     let by_ref = annotations.get(REF_NAME).filter(|name| name.contains(['/', ':']));

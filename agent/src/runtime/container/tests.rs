@@ -15,7 +15,7 @@ use super::{Containerd, testing};
 use crate::{
     image::ImageInfo,
     runtime::{
-        Access, BindMount, ExecProcess, ExecSpec, Exit, Runtime, RuntimeError, RuntimeEvent, Setup,
+        Access, BindMount, ExecProcess, ExecSpec, Exit, Reach, Runtime, RuntimeError, RuntimeEvent, Setup,
         TaskState, Whom,
     },
 };
@@ -38,7 +38,7 @@ impl Bed {
 
     fn setup(&self, name: &str, spec: v1::ContainerSpec) -> Setup {
         let (name, spec_hash) = (name.parse().unwrap(), "hash-1".to_owned());
-        Setup { name, spec_hash, spec, image: self.image.clone(), mounts: Vec::new() }
+        Setup { name, spec_hash, spec, image: self.image.clone(), mounts: Vec::new(), reach: Reach::Spec }
     }
 
     fn logs(&self, name: &str) -> PathBuf {

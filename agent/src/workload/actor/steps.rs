@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::Actor;
 use crate::{
-    runtime::{Access, BindMount, RuntimeError, Setup, Task, TaskState, Whom},
+    runtime::{Access, BindMount, Reach, RuntimeError, Setup, Task, TaskState, Whom},
     workload::{
         WorkloadError,
         plan::{self, Step, Stopping},
@@ -115,6 +115,7 @@ impl Actor {
             spec: self.desired.spec.clone(),
             mounts: self.binds()?,
             image,
+            reach: Reach::Spec,
         };
         self.volatile.cleared = false;
         // Should the content be gone (an image removed behind our back), the next try pulls.

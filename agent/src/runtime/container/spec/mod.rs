@@ -17,7 +17,7 @@ use super::{
     host::{self, Host},
     user::User,
 };
-use crate::runtime::{RuntimeError, Setup};
+use crate::runtime::{Reach, RuntimeError, Setup};
 
 pub(super) use process::{exec_process, user_text};
 
@@ -56,7 +56,7 @@ pub(super) fn build(
         "cgroupsPath": cgroup_path(cgroup_parent, setup.name.as_str()),
         "namespaces": namespaces(spec, host),
         "resources": resources(spec, host),
-        "devices": devices(spec),
+        "devices": devices(setup),
         "sysctl": sysctls(spec),
     });
     if !spec.privileged {
@@ -129,8 +129,10 @@ fn resources(spec: &v1::ContainerSpec, host: &Host) -> Value {
     resources
 }
 
-fn devices(spec: &v1::ContainerSpec) -> Vec<Value> {
-    let found = if spec.privileged { host::devices() } else { Vec::new() };
+/// None where the host's own /dev is there.
+fn devices(setup: &Setup) -> Vec<Value> {
+    let is_own = setup.spec.privileged && setup.reach == Reach::Spec;
+    let found = if is_own { host::devices() } else { Vec::new() };
     let render = |device: host::Device| {
         json!({
             "path": device.path.display().to_string(),

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     image::ImageInfo,
     runtime::{
-        Access, BindMount, ExecSpec,
+        Access, BindMount, ExecSpec, Reach,
         container::{cgroup::Cgroups, spec::caps::CapabilitySet},
     },
 };
@@ -29,7 +29,14 @@ fn image() -> ImageInfo {
 }
 
 fn setup(spec: v1::ContainerSpec) -> Setup {
-    Setup { name: "web".parse().unwrap(), spec_hash: "h".into(), spec, image: image(), mounts: Vec::new() }
+    Setup {
+        name: "web".parse().unwrap(),
+        spec_hash: "h".into(),
+        spec,
+        image: image(),
+        mounts: Vec::new(),
+        reach: Reach::Spec,
+    }
 }
 
 fn host() -> Host {
@@ -124,6 +131,19 @@ fn host_modes_share_namespaces_and_privileged_opens_the_rest() {
     let mounts = spec["mounts"].as_array().unwrap();
     let root = mounts.iter().find(|mount| mount["destination"] == "/host").unwrap();
     assert_eq!(root["options"], json!(["rbind", "rprivate", "rro"]));
+}
+
+#[test]
+fn a_debug_shell_sees_the_hosts_devices_and_not_a_copy_of_them() {
+    let spec = v1::ContainerSpec { privileged: true, ..v1::ContainerSpec::default() };
+    let setup = Setup { reach: Reach::Host, ..setup(spec) };
+    let spec = build(&setup, &User::default(), &host(), "p").unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    let places: Vec<_> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+    assert_eq!(places, ["/proc", "/dev", "/sys", "/run", "/host"]);
+    assert_eq!(mounts[1]["source"], "/dev");
+    assert_eq!(mounts[4]["options"], json!(["rbind", "rslave", "rro"]));
+    assert_eq!(spec["linux"]["devices"], json!([]));
 }
 
 #[test]

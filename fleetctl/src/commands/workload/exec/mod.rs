@@ -1,14 +1,23 @@
 //! `fleetctl workload exec` and `fleetctl exec`.
 
 mod many;
-mod one;
 
 use anyhow::Result;
+use capsule_client::Target;
 use capsule_proto::v1::{EnvVar, ExecStart};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{complete, exit::Exit, failure::usage, output::Format, reference::WorkloadRef, session::Session};
+use crate::{
+    complete, conversation,
+    exit::Exit,
+    failure::{Failure, usage},
+    named,
+    output::Format,
+    reference::WorkloadRef,
+    session::Session,
+};
 
 /// Run a command in a workload
 ///
@@ -54,7 +63,7 @@ impl Exec {
         let targets: Vec<_> = work.into_iter().map(|(target, _)| target).collect();
         let start = self.start()?;
         match targets.len() {
-            1 => one::run(session, &targets[0], start).await,
+            1 => one(session, &targets[0], start).await,
             _ if self.tty || self.stdin => {
                 Err(usage("-t and -i work with one capsule; name one with -c, or leave them out"))
             }
@@ -75,6 +84,20 @@ impl Exec {
             window: None,
         })
     }
+}
+
+async fn one(session: &Session, target: &Target, mut start: ExecStart) -> Result<Exit> {
+    if start.tty {
+        conversation::on_terminal(&mut start)?;
+    }
+    let capsule = session.connector()?.connect(target).await.map_err(Failure::from)?;
+    let name = start.name.clone();
+    let place = format!("{name} on {}", target.name);
+    let ended = conversation::hold(session, &place, start, async |input| {
+        capsule.workloads().exec(ReceiverStream::new(input)).await
+    })
+    .await;
+    Ok(named::workload(&capsule, &name, ended).await?)
 }
 
 fn variable(text: &str) -> Result<EnvVar> {

@@ -7,19 +7,16 @@ use std::{
 };
 
 use anyhow::Result;
-use capsule_client::{Capsule, Target};
 use capsule_proto::v1::{ExecInput, ExecOutput, ExecStart, exec_input::Input, exec_output::Output};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming};
 
 use crate::{
     exit::Exit,
     failure::{Failure, usage},
-    named,
     output::{Out, clean, lost_output, print_error},
     session::Session,
     terminal::{self, RawMode},
@@ -30,16 +27,14 @@ const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 /// Input that may be on its way; past that this side stops to read.
 const BACKLOG: usize = 16;
 
-pub(super) async fn run(session: &Session, target: &Target, mut start: ExecStart) -> Result<Exit> {
-    if start.tty {
-        if !io::stdin().is_terminal() {
-            return Err(usage("-t needs a terminal on stdin; use -i to send a file or a pipe"));
-        }
-        start.window = terminal::window_of(&io::stdin());
-        start.env.extend(terminal_kind(&start));
+/// Where a terminal is asked for: that there is one, what it is, and how large.
+pub fn on_terminal(start: &mut ExecStart) -> Result<()> {
+    if !io::stdin().is_terminal() {
+        return Err(usage("-t needs a terminal on stdin; use -i to send a file or a pipe"));
     }
-    let capsule = session.connector()?.connect(target).await.map_err(Failure::from)?;
-    Ok(converse(session, &capsule, start).await?)
+    start.window = terminal::window_of(&io::stdin());
+    start.env.extend(terminal_kind(start));
+    Ok(())
 }
 
 /// The remote side draws for this terminal, unless the operator says otherwise.
@@ -49,30 +44,33 @@ fn terminal_kind(start: &ExecStart) -> Option<capsule_proto::v1::EnvVar> {
     (!is_set).then(|| capsule_proto::v1::EnvVar { name: "TERM".into(), value })
 }
 
-async fn converse(session: &Session, capsule: &Capsule, start: ExecStart) -> Result<Exit, Failure> {
+/// Runs the command by `call`, which takes this side's messages, from the first on, and opens the stream of
+/// the other's. `place` says where it runs, for messages.
+pub async fn hold(
+    session: &Session,
+    place: &str,
+    start: ExecStart,
+    call: impl AsyncFnOnce(mpsc::Receiver<ExecInput>) -> Result<Response<Streaming<ExecOutput>>, Status>,
+) -> Result<Exit, Failure> {
     let local = |error: io::Error| Failure::local(format!("this side of the terminal failed: {error}"));
-    let (tty, stdin, name) = (start.tty, start.stdin, start.name.clone());
+    let (tty, stdin) = (start.tty, start.stdin);
     // From here on: a signal that comes before the command runs is passed on to it, too.
     let mut signals = Signals::new().map_err(local)?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
     send(&sender, Input::Start(start)).await;
-    let mut workloads = capsule.workloads();
     let answer = tokio::select! {
-        answer = workloads.exec(ReceiverStream::new(receiver)) => answer,
+        answer = call(receiver) => answer,
         number = unstarted(&mut signals, &sender) => return Ok(Exit(128 + number as u8)),
         () = overdue(session.asked_timeout()) => {
-            return Err(Failure::local(format!(
-                "{} did not start the command in {name} within --timeout", capsule.target().name
-            )));
+            return Err(Failure::local(format!("the command was not started in {place} within --timeout")));
         }
     };
-    let output = named::workload(capsule, &name, answer).await?.into_inner();
+    let output = answer?.into_inner();
     let _raw = if tty { Some(RawMode::enter().map_err(local)?) } else { None };
     if stdin {
         tokio::spawn(pump_stdin(sender.clone()));
     }
-    let ended = relay(&session.out, output, &sender, signals, tty).await;
-    named::workload(capsule, &name, ended).await
+    relay(&session.out, output, &sender, signals, tty).await
 }
 
 /// Passes on what arrives before the command runs. Where it does not come to run, one signal ends
