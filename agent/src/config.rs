@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, hide = true)]
     pub appliance: bool,
 
+    /// Keep volumes in the thin pool of the volume group on this device; an appliance knows its own
+    #[arg(long, hide = true, value_name = "DEVICE")]
+    pub volume_group: Option<PathBuf>,
+
     /// Announce the capsule in its network by multicast DNS, for `fleetctl discover`
     #[arg(long, value_enum, value_name = "ON|OFF", default_value_t)]
     pub mdns: Mdns,
@@ -81,6 +85,7 @@ impl Config {
             listen: default_listen(),
             hostname: None,
             appliance: false,
+            volume_group: None,
             mdns: Mdns::On,
             containerd: "containerd".into(),
             bridge_subnet: None,

@@ -125,9 +125,12 @@ impl From<VolumeError> for Status {
             | VolumeError::Shrink { .. }
             | VolumeError::Claimed { .. }
             | VolumeError::Named { .. }
-            | VolumeError::Mounted { .. } => Code::FailedPrecondition,
+            | VolumeError::Mounted { .. }
+            | VolumeError::NoDisk
+            | VolumeError::PoolUnusable(_) => Code::FailedPrecondition,
+            VolumeError::NoRoom { .. } => Code::ResourceExhausted,
             VolumeError::Deleting(_) => Code::Unavailable,
-            VolumeError::Io { .. } | VolumeError::Tool { .. } => Code::Internal,
+            VolumeError::Io { .. } | VolumeError::Tool { .. } | VolumeError::Group(_) => Code::Internal,
         };
         Self::new(code, chain(&error))
     }

@@ -57,6 +57,7 @@ shown! {
     SlotState, "SLOT_STATE_", kebab;
     DiskStanding, "DISK_STANDING_", kebab;
     WritePhase, "WRITE_PHASE_", kebab;
+    PoolState, "POOL_STATE_", kebab;
 }
 
 #[cfg(test)]

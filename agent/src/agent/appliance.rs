@@ -21,6 +21,13 @@ use crate::{
 
 /// Release keys that the image brings.
 const KEYS_DIR: &str = "/usr/share/capsule/keys";
+/// Where init has not said which partition it is: not there either, so that volumes say what is missing.
+const UNKNOWN_GROUP: &str = "/dev/disk/by-partlabel/capsule-pv";
+
+/// The partition of the volume group, as init has found it.
+pub(super) fn volume_group() -> PathBuf {
+    BootFacts::read(Path::new(FACTS_FILE)).map_or_else(|_| UNKNOWN_GROUP.into(), |facts| facts.pv)
+}
 
 /// What makes an agent that of an appliance.
 pub struct Appliance {

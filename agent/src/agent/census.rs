@@ -47,12 +47,14 @@ impl Census for All {
             Some(volumes) => volumes.count().await?,
             None => 0,
         };
+        let network = self.network.as_ref().map(Network::warnings).unwrap_or_default().into_iter();
         Ok(Counts {
             workloads,
             workloads_running,
             volumes,
             containerd_version: version.ok().and_then(Result::ok).cloned().unwrap_or_default(),
-            warnings: self.network.as_ref().map(Network::warnings).unwrap_or_default(),
+            warnings: network.chain(self.volumes.as_ref().and_then(Volumes::warning)).collect(),
+            pool: self.volumes.as_ref().and_then(Volumes::pool),
         })
     }
 }

@@ -56,7 +56,7 @@ pub async fn down(config: &Config) -> Result<(), StartError> {
     let containerd = engine::containerd(config, &identity, &events).await?;
     stop_tasks(&*containerd).await?;
     containerd.shutdown().await;
-    Volumes::start(&config.state_dir, store.clone(), events.clone()).await?.restore(&[]).await?;
+    Volumes::at_rest(&config.state_dir, store.clone(), events.clone())?.restore(&[]).await?;
     let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
     fabric::teardown(&config.fabric(false).map_err(unusable)?, identity.capsule_id()).await?;
     let capsule = identity.capsule_id().parse().map_err(MapError::Fabric).map_err(FabricError::from)?;
@@ -96,6 +96,9 @@ async fn stop_tasks(runtime: &dyn Runtime) -> Result<(), RuntimeError> {
         for sandbox in runtime.list().await?.iter().filter(|sandbox| is_running(sandbox)) {
             if let Err(error) = runtime.signal(&sandbox.name, signal as i32, whom).await {
                 tracing::debug!(%error, workload = %sandbox.name, "it could not be signalled");
+            }
+            if sandbox.task.as_ref().is_some_and(|task| task.state == TaskState::Paused) {
+                runtime.resume(&sandbox.name).await?;
             }
         }
         let deadline = Instant::now() + wait;

@@ -2,7 +2,7 @@
 
 use tonic::transport::Endpoint;
 
-use super::StartError;
+use super::{StartError, appliance};
 use crate::{
     config::Config,
     event::Events,
@@ -14,7 +14,7 @@ use crate::{
         container::{Containerd, ContainerdConfig},
     },
     store::Store,
-    volume::Volumes,
+    volume::{Backing, Volumes},
 };
 
 /// The capabilities below workloads.
@@ -27,7 +27,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn capabilities(&self) -> Vec<String> {
-        let volumes = self.volumes.as_ref().map(|_| "volume/file".to_owned());
+        let volumes = self.volumes.as_ref().map(|volumes| format!("volume/{}", volumes.kind()));
         let network = self.network.as_ref().map(|_| "network/bridge".to_owned());
         std::iter::once("container".to_owned()).chain(network).chain(volumes).collect()
     }
@@ -56,7 +56,9 @@ pub(super) async fn start(
         return Ok(Engine { runtime, images, network: None, volumes: None });
     }
     let (network, volumes) = tokio::try_join!(network(config, identity, store, events, membership), async {
-        Ok(Volumes::start(&config.state_dir, store.clone(), events.clone()).await?)
+        let group = config.volume_group.clone().or_else(|| config.appliance.then(appliance::volume_group));
+        let backing = group.as_deref().map_or(Backing::Files, Backing::Group);
+        Ok(Volumes::start(&config.state_dir, backing, store.clone(), events.clone()).await?)
     })?;
     let containerd = containerd(config, identity, events).await?;
     let images = Images::new(containerd.channel(), events.clone(), registries);

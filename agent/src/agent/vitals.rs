@@ -97,7 +97,7 @@ impl All {
     fn runs(&self, name: &Name) -> bool {
         let workload = self.workloads.find(name);
         let status = workload.as_ref().and_then(|workload| workload.status.as_ref());
-        status.is_some_and(|status| status.phase() == Phase::Running)
+        status.is_some_and(|status| matches!(status.phase(), Phase::Running | Phase::Paused))
     }
 }
 

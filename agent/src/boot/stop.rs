@@ -37,10 +37,12 @@ pub async fn stop(how: How, program: Option<&Path>, pv: Option<&Path>) -> io::Re
     }
     end_everybody().await;
     say("unmounting");
-    match mounts::unmount_all_of(Path::new(perm::PLACE)) {
-        Ok(busy) if busy.is_empty() => {}
-        Ok(busy) => say(&format!("still in use: {busy:?}")),
-        Err(error) => say(&format!("cannot unmount {}: {error}", perm::PLACE)),
+    let unmounted = within(RELEASE_LIMIT, || mounts::unmount_all_of(Path::new(perm::PLACE))).await;
+    match unmounted {
+        Some(Ok(busy)) if busy.is_empty() => {}
+        Some(Ok(busy)) => say(&format!("still in use: {busy:?}")),
+        Some(Err(error)) => say(&format!("cannot unmount {}: {error}", perm::PLACE)),
+        None => say(&format!("{} does not write back in time", perm::PLACE)),
     }
     if let Some(pv) = pv {
         match timeout(RELEASE_LIMIT, group::release_group(pv)).await {
@@ -49,13 +51,18 @@ pub async fn stop(how: How, program: Option<&Path>, pv: Option<&Path>) -> io::Re
             Err(_) => say("the volume group is not released in time"),
         }
     }
-    sync();
+    within(RELEASE_LIMIT, sync).await;
     let (mode, word) = match how {
         How::Reboot => (RebootMode::RB_AUTOBOOT, "rebooting"),
         How::PowerOff => (RebootMode::RB_POWER_OFF, "powering off"),
     };
     say(word);
     Ok(reboot(mode)?)
+}
+
+/// What waits in the kernel, where a full pool may keep it for ever: `None` where it took too long.
+async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    timeout(limit, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
 /// Workloads in order, containerd, the network: as on a host.

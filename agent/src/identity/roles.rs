@@ -29,6 +29,7 @@ const LEAST_ROLES: &[(&str, Role, &str)] = &[
     ("/capsule.v1.Volumes/Get", Role::Viewer, "see volumes"),
     ("/capsule.v1.Volumes/Resize", Role::Operator, "resize volumes"),
     ("/capsule.v1.Volumes/Delete", Role::Operator, "delete volumes"),
+    ("/capsule.v1.Volumes/GrowDisk", Role::Operator, "let the capsule use all of its disk"),
     ("/capsule.v1.Fabric/GetStatus", Role::Viewer, "see the fabric"),
     ("/capsule.v1.Fabric/EnsureKey", Role::Operator, "make the capsule's fabric key"),
     ("/capsule.v1.Fabric/GetMap", Role::Viewer, "read the member map"),

@@ -147,7 +147,7 @@ impl Job {
         }
         let place = Path::new(PERM_PLACE);
         fs::create_dir_all(place).map_err(InstallError::io("make", place))?;
-        mount_ext4(&report.perm, place).map_err(InstallError::io("mount", &report.perm))?;
+        mount_ext4(&report.perm, place, None).map_err(InstallError::io("mount", &report.perm))?;
         let state = place.join(STATE);
         file::ensure_dir(&state, 0o700).map_err(InstallError::io("make", &state))?;
         self.identity.seed(&state, self.order.hostname.as_ref(), &self.order.by).await?;

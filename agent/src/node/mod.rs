@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What other capabilities know; answered at each call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// All workloads.
     pub workloads: u32,
@@ -36,6 +36,8 @@ pub struct Counts {
     pub containerd_version: String,
     /// What on the host stands in the way of workloads, each with its remedy.
     pub warnings: Vec<String>,
+    /// Where volumes are kept, if not in files.
+    pub pool: Option<v1::Pool>,
 }
 
 /// Whoever can count.
@@ -128,6 +130,7 @@ impl Node {
             bridge_subnet6: facts.subnets.1.clone(),
             refused_calls: identity.refused_calls(),
             warnings: counts.warnings,
+            pool: counts.pool,
         })
     }
 }

@@ -98,6 +98,13 @@ pub struct Task {
     pub state: TaskState,
 }
 
+impl Task {
+    /// Whether its process has begun and not ended.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, TaskState::Running | TaskState::Paused)
+    }
+}
+
 /// Where a task stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskState {
@@ -105,6 +112,8 @@ pub enum TaskState {
     Created,
     /// It runs.
     Running,
+    /// It runs, and gets no time to run on.
+    Paused,
     /// It ended and waits for `delete_task`.
     Exited(Exit),
 }
@@ -188,6 +197,10 @@ pub trait Runtime: Send + Sync + 'static {
     async fn start_task(&self, name: &Name) -> Result<(), RuntimeError>;
     /// Sends a signal to the task's first process (with `All`, to every one of its processes).
     async fn signal(&self, name: &Name, signal: i32, whom: Whom) -> Result<(), RuntimeError>;
+    /// Gives the processes of a running task no more time, until [`Runtime::resume`]. Outlives the agent.
+    async fn pause(&self, name: &Name) -> Result<(), RuntimeError>;
+    /// Lets them go on.
+    async fn resume(&self, name: &Name) -> Result<(), RuntimeError>;
     /// Removes an ended task and says how it ended; `None` where there was none.
     async fn delete_task(&self, name: &Name) -> Result<Option<Exit>, RuntimeError>;
     /// Removes the sandbox and its writable layer; its task must have been deleted.

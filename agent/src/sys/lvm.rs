@@ -168,6 +168,24 @@ impl Lvm {
         self.run("lvcreate", name, &arguments).await
     }
 
+    /// Makes a thin volume, whose blocks are taken from `pool` when they are written.
+    pub async fn make_thin(&self, group: &str, pool: &str, name: &str, size: u64) -> Result<(), LvmError> {
+        let (size, pool) = (bytes(size), format!("{group}/{pool}"));
+        let arguments = ["-y", "-Wy", "--type", "thin", "-V", &size, "--thinpool", &pool, "-n", name];
+        self.run("lvcreate", name, &arguments).await
+    }
+
+    /// Makes one volume usable.
+    pub async fn activate_volume(&self, group: &str, name: &str) -> Result<(), LvmError> {
+        let full = format!("{group}/{name}");
+        self.run("lvchange", &full, &["-ay", &full]).await
+    }
+
+    /// Grows a thin pool's metadata, and the spare for it; one that has that size already is fine.
+    pub async fn extend_metadata(&self, group: &str, pool: &str, size: u64) -> Result<(), LvmError> {
+        self.extend_by("--poolmetadatasize", group, pool, size).await
+    }
+
     /// Gives a volume another name.
     pub async fn rename(&self, group: &str, from: &str, to: &str) -> Result<(), LvmError> {
         self.run("lvrename", from, &[group, from, to]).await
@@ -184,8 +202,18 @@ impl Lvm {
 
     /// Grows a volume or a pool; one that has that size already is fine.
     pub async fn extend(&self, group: &str, name: &str, size: u64) -> Result<(), LvmError> {
+        self.extend_by("-L", group, name, size).await
+    }
+
+    async fn extend_by(
+        &self,
+        what: &'static str,
+        group: &str,
+        name: &str,
+        size: u64,
+    ) -> Result<(), LvmError> {
         let full = format!("{group}/{name}");
-        match self.run("lvextend", &full, &["-L", &bytes(size), &full]).await {
+        match self.run("lvextend", &full, &[what, &bytes(size), &full]).await {
             Err(LvmError::Run(RunError::Failed { said, .. })) if said.contains("matches existing size") => {
                 Ok(())
             }
@@ -220,14 +248,27 @@ impl Lvm {
     }
 }
 
-/// Where device-mapper has a volume: `-` parts the names, so those in names are doubled.
+/// Where device-mapper has a volume.
 pub fn node(group: &str, name: &str) -> PathBuf {
+    Path::new("/dev/mapper").join(mapped_name(group, name))
+}
+
+/// What device-mapper calls a volume: `-` parts the names, so those in names are doubled.
+pub fn mapped_name(group: &str, name: &str) -> String {
     let [group, name] = [group, name].map(|part| part.replace('-', "--"));
-    Path::new("/dev/mapper").join(format!("{group}-{name}"))
+    format!("{group}-{name}")
+}
+
+/// What device-mapper may call that part of a thin pool which tells how full it is: it gets a name of its
+/// own with the first volume.
+pub fn mapped_pools(group: &str, pool: &str) -> [String; 2] {
+    let name = mapped_name(group, pool);
+    [format!("{name}-tpool"), name]
 }
 
 /// lvm.conf(5). A character of the device's path that could mean something in a pattern stands for
-/// any.
+/// any. A power failure leaves blocks in a pool's metadata that were taken for nobody: without the second
+/// option, the pool's check takes those for damage.
 fn config(device: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_');
     let pattern: String = device.chars().map(|c| if is_plain(c) { c } else { '.' }).collect();
@@ -235,7 +276,7 @@ fn config(device: &str) -> String {
         "activation{{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 error_when_full=0}} \
          devices{{dir=\"/dev\" scan=[\"/dev\"] obtain_device_list_from_udev=0 external_device_info_source=\"none\" \
          use_devicesfile=0 hints=\"none\" global_filter=[\"a|^{pattern}$|\",\"r|.*|\"]}} \
-         backup{{backup=0 archive=0}}"
+         global{{thin_check_options=[\"-q\",\"--clear-needs-check-flag\"]}} backup{{backup=0 archive=0}}"
     )
 }
 

@@ -3,6 +3,7 @@
 pub mod blkid;
 pub mod block;
 pub mod daemon;
+pub mod dm;
 pub mod efi;
 pub mod ext4;
 pub mod file;

@@ -27,9 +27,9 @@ pub fn mounted_at(target: &Path) -> io::Result<Option<Mount>> {
 }
 
 /// Mounts an ext4 device for workloads: device nodes and set-user-id bits on it have no effect.
-pub fn mount_ext4(device: &Path, target: &Path) -> io::Result<()> {
+pub fn mount_ext4(device: &Path, target: &Path, options: Option<&str>) -> io::Result<()> {
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    Ok(nix::mount::mount(Some(device), target, Some("ext4"), flags, None::<&str>)?)
+    Ok(nix::mount::mount(Some(device), target, Some("ext4"), flags, options)?)
 }
 
 /// What a mount is for.

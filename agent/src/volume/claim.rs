@@ -63,7 +63,9 @@ impl Volumes {
         labels: &BTreeMap<String, String>,
     ) -> Result<v1::ApplyAction, VolumeError> {
         let Some(entry) = table::get(tx, name)? else {
-            table::insert(tx, name, usable_size(size_bytes)?, labels)?;
+            let size = usable_size(size_bytes)?;
+            self.refuse_without_room(name)?;
+            table::insert(tx, name, size, labels)?;
             return Ok(v1::ApplyAction::Created);
         };
         if entry.state == State::Deleting {
@@ -76,6 +78,9 @@ impl Volumes {
         let size = usable_size(size_bytes)?;
         if size == entry.size && *labels == entry.labels {
             return Ok(v1::ApplyAction::Unchanged);
+        }
+        if size > entry.size {
+            self.refuse_without_room(name)?;
         }
         table::set_labels(tx, name, labels)?;
         if size > entry.size {

@@ -2,6 +2,7 @@
 
 use capsule_proto::{Name, NameError, Size, VolumeSizeError};
 
+use super::group::GroupError;
 use crate::{store::StoreError, sys::run::RunError};
 
 /// Why a volume could not be made, changed or used.
@@ -76,6 +77,26 @@ pub enum VolumeError {
         /// The workloads.
         by: String,
     },
+    /// Nothing is promised now.
+    #[error("volume {volume} is neither made nor grown now: {reason}")]
+    NoRoom {
+        /// Which.
+        volume: Name,
+        /// Why, and what helps.
+        reason: String,
+    },
+    /// There is no disk of its own.
+    #[error(
+        "this capsule runs on a host that somebody else booted and keeps its volumes in files there; use the host's own \
+         tools to make their disk larger"
+    )]
+    NoDisk,
+    /// There is no pool to grow.
+    #[error("the disk is not grown, since its volumes cannot be used: {0}")]
+    PoolUnusable(String),
+    /// The disk.
+    #[error("cannot grow the disk")]
+    Group(#[from] GroupError),
     /// It is on its way out.
     #[error("volume {0} is being deleted; try again in a moment")]
     Deleting(Name),
@@ -112,7 +133,10 @@ pub enum VolumeError {
 impl VolumeError {
     /// Whether the same call may succeed later without anyone changing a spec.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Tool { .. } | Self::Store(_) | Self::Deleting(_))
+        matches!(
+            self,
+            Self::Io { .. } | Self::Tool { .. } | Self::Group(_) | Self::Store(_) | Self::Deleting(_)
+        )
     }
 }
 

@@ -18,9 +18,6 @@ use crate::{
     sys::ext4::{self, Growth},
 };
 
-/// Below this share of free space on the host, in percent, making a volume warns.
-const NEARLY_FULL_PERCENT: u64 = 5;
-
 /// Whether [`Volumes::delete`] heeds claims of workloads that do not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
@@ -80,8 +77,12 @@ impl Volumes {
         match entry.state {
             State::Ready => return Ok(()),
             State::Deleting => return Err(VolumeError::Deleting(name.clone())),
-            State::Making => self.make(name, entry.size).await?,
+            State::Making => {
+                self.refuse_without_room(name)?;
+                self.make(name, entry.size).await?;
+            }
             State::Growing => {
+                self.refuse_without_room(name)?;
                 if self.grow(name, entry.size).await? == Growth::Refused {
                     return Ok(());
                 }
@@ -135,19 +136,18 @@ impl Volumes {
         Ok(growth)
     }
 
-    /// Sparse files may promise more than the host has; the operator should know.
+    /// More may be promised than there is; the operator should know.
     fn warn_if_scarce(&self, name: &Name, size: u64) {
-        let Ok(stat) = nix::sys::statvfs::statvfs(self.inner.dir.as_path()) else { return };
-        let free = stat.blocks_available() * stat.fragment_size();
-        let total = stat.blocks() * stat.fragment_size();
-        if free < size || free < total / 100 * NEARLY_FULL_PERCENT {
-            let text = format!(
-                "volume {name} promises {}, and the host's disk has {} MiB left: writes to it may fail",
-                Size::from_bytes(size),
-                free >> 20
-            );
+        if let Some(told) = self.inner.blocks.scarcity(size) {
+            let text = format!("volume {name} promises {}, and {told}", Size::from_bytes(size));
             self.inner.events.emit(NewEvent::new("volume", name, "DiskScarce", text).warning());
         }
+    }
+
+    /// Before anything new is promised.
+    pub(super) fn refuse_without_room(&self, name: &Name) -> Result<(), VolumeError> {
+        let refused = |reason| Err(VolumeError::NoRoom { volume: name.clone(), reason });
+        self.inner.blocks.refusal().map_or(Ok(()), refused)
     }
 
     /// Deletes a volume and its data. Never one that is mounted.

@@ -6,18 +6,21 @@
 //!                 └───────────┴──────────┴──▶ deleting ──▶ gone
 //! ```
 //!
-//! - [`store`]: where the blocks are (sparse files behind loop devices);
+//! - [`store`]: where the blocks are: sparse files behind loop devices, or thin volumes of a pool;
+//! - [`pool`]: that pool, watched and kept from running full; [`group`]: the volume group it is in;
 //! - `claim.rs`: who may use what, decided inside the caller's transaction;
 //! - `mounting.rs`: the mount below `volumes/mnt`, one for all users of a volume;
 //! - `lifecycle.rs`: making, growing, deleting; `rpc.rs`: the `Volumes` service.
 //!
-//! No task runs here; `workload/` and the service call in. One lock a volume orders what they do.
+//! `workload/` and the service call in. One lock a volume orders what they do. The only task is that
+//! which watches the pool, where there is one.
 
 mod claim;
 mod error;
 pub mod group;
 mod lifecycle;
 mod mounting;
+pub mod pool;
 pub mod rpc;
 pub mod store;
 mod table;
@@ -31,12 +34,16 @@ use std::{
 };
 
 use capsule_proto::{Name, timestamp, v1};
+use tokio::sync::watch;
 
 pub use error::VolumeError;
 pub use lifecycle::Force;
+pub use pool::Hold;
 
 use self::{
-    store::{BlockStore, FileStore},
+    group::Growth,
+    pool::Pool,
+    store::{BlockStore, FileStore, LvmStore, Unusable},
     table::{Entry, State},
 };
 use crate::{
@@ -55,8 +62,48 @@ struct Inner {
     store: Store,
     events: Events,
     blocks: Arc<dyn BlockStore>,
+    place: Place,
     dir: PathBuf,
     live: Mutex<Live>,
+}
+
+/// Where volumes are to be kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Backing<'a> {
+    /// In files below the state directory.
+    Files,
+    /// In the pool of the volume group on this device; without volumes where that cannot be used.
+    Group(&'a Path),
+}
+
+/// Where they are.
+enum Place {
+    Host,
+    Pool(Pool),
+    /// Nowhere: the pool cannot be used, and why.
+    Lost(String),
+}
+
+impl Place {
+    async fn find(backing: Backing<'_>, dir: &Path, events: &Events) -> Self {
+        let Backing::Group(device) = backing else { return Self::Host };
+        match Pool::open(device, dir, events.clone()).await {
+            Ok(pool) => Self::Pool(pool),
+            Err(error) => {
+                let why = format!("volumes cannot be used: {}", crate::status::chain(&error));
+                events.emit(NewEvent::new("pool", group::POOL, "Unusable", why.clone()).error());
+                Self::Lost(why)
+            }
+        }
+    }
+
+    fn store(&self, dir: &Path) -> Arc<dyn BlockStore> {
+        match self {
+            Self::Host => Arc::new(FileStore::new(dir.to_owned())),
+            Self::Pool(pool) => Arc::new(LvmStore::new(pool.clone())),
+            Self::Lost(why) => Arc::new(Unusable(why.clone())),
+        }
+    }
 }
 
 /// What only this run of the agent knows.
@@ -68,22 +115,76 @@ struct Live {
 }
 
 impl Volumes {
-    /// Opens the volumes below `state_dir`; finishes or rolls back what a killed agent left half
-    /// done. One that cannot be finished says so in its `error` and in an event.
-    pub async fn start(state_dir: &Path, store: Store, events: Events) -> Result<Self, VolumeError> {
-        let dir = state_dir.join("volumes");
-        std::fs::create_dir_all(dir.join("mnt")).map_err(|source| VolumeError::Io {
-            volume: format!("directory {}", dir.display()),
-            attempt: "make the",
-            source,
-        })?;
-        // Mountinfo shows paths without links.
-        let dir = dir.canonicalize().unwrap_or(dir);
-        let blocks = Arc::new(FileStore::new(dir.clone()));
-        let inner = Inner { store, events, blocks, dir, live: Mutex::default() };
-        let volumes = Self { inner: Arc::new(inner) };
+    /// Opens the volumes; finishes or rolls back what a killed agent left half done. One that cannot be
+    /// finished says so in its `error` and in an event.
+    pub async fn start(
+        state_dir: &Path,
+        backing: Backing<'_>,
+        store: Store,
+        events: Events,
+    ) -> Result<Self, VolumeError> {
+        let dir = directory(state_dir)?;
+        let place = Place::find(backing, &dir, &events).await;
+        let volumes = Self::at(dir, place, store, events);
         volumes.resume().await?;
         Ok(volumes)
+    }
+
+    /// Only to unmount them, wherever they are: finishes nothing that was begun.
+    pub fn at_rest(state_dir: &Path, store: Store, events: Events) -> Result<Self, VolumeError> {
+        let place = Place::Lost("the capsule is being stopped".into());
+        Ok(Self::at(directory(state_dir)?, place, store, events))
+    }
+
+    fn at(dir: PathBuf, place: Place, store: Store, events: Events) -> Self {
+        let blocks = place.store(&dir);
+        Self { inner: Arc::new(Inner { store, events, blocks, place, dir, live: Mutex::default() }) }
+    }
+
+    /// `file` or `lvm`.
+    pub fn kind(&self) -> &'static str {
+        self.inner.blocks.kind()
+    }
+
+    /// The pool, where there is one.
+    pub fn pool(&self) -> Option<v1::Pool> {
+        match &self.inner.place {
+            Place::Host => None,
+            Place::Pool(pool) => Some(pool.to_wire()),
+            Place::Lost(why) => {
+                let state = v1::PoolState::Unusable as i32;
+                Some(v1::Pool { state, error: why.clone(), ..Default::default() })
+            }
+        }
+    }
+
+    /// What keeps volumes from being used as they should, with its remedy.
+    pub fn warning(&self) -> Option<String> {
+        self.inner.blocks.refusal()
+    }
+
+    /// Whether workloads that write to volumes are to stand still, now and from now on.
+    pub fn hold(&self) -> watch::Receiver<Hold> {
+        match &self.inner.place {
+            Place::Pool(pool) => pool.hold(),
+            Place::Host | Place::Lost(_) => watch::Sender::new(None).subscribe(),
+        }
+    }
+
+    /// Lets the capsule use all of a disk that became larger. Goes on to its end where nobody waits.
+    pub async fn grow_disk(&self) -> Result<Growth, VolumeError> {
+        let pool = match &self.inner.place {
+            Place::Host => return Err(VolumeError::NoDisk),
+            Place::Lost(why) => return Err(VolumeError::PoolUnusable(why.clone())),
+            Place::Pool(pool) => pool.clone(),
+        };
+        let grown = tokio::spawn(async move { pool.grow_disk().await }).await;
+        let failed = |panic| VolumeError::Io {
+            volume: "group".into(),
+            attempt: "grow the",
+            source: std::io::Error::other(panic),
+        };
+        Ok(grown.map_err(failed)??)
     }
 
     /// How many there are.
@@ -185,4 +286,16 @@ impl Volumes {
             source,
         })
     }
+}
+
+/// Where volumes are mounted, and files of theirs are kept.
+fn directory(state_dir: &Path) -> Result<PathBuf, VolumeError> {
+    let dir = state_dir.join("volumes");
+    std::fs::create_dir_all(dir.join("mnt")).map_err(|source| VolumeError::Io {
+        volume: format!("directory {}", dir.display()),
+        attempt: "make the",
+        source,
+    })?;
+    // Mountinfo shows paths without links.
+    Ok(dir.canonicalize().unwrap_or(dir))
 }

@@ -47,7 +47,7 @@ impl Volumes {
         let work = move |blocks: &dyn BlockStore, name: &Name| {
             std::fs::create_dir_all(&target)?;
             let device = blocks.open(name)?;
-            mount::mount_ext4(device.path(), &target)
+            mount::mount_ext4(device.path(), &target, blocks.mount_options())
         };
         self.blocking(volume, "mount", work).await
     }

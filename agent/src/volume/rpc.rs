@@ -6,10 +6,19 @@ use capsule_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Volumes, lifecycle::Force};
+use super::{
+    Volumes,
+    group::{Growth, Sizes},
+    lifecycle::Force,
+};
 
 fn parse(name: &str) -> Result<Name, Status> {
     name.parse().map_err(|error: capsule_proto::NameError| Status::invalid_argument(error.to_string()))
+}
+
+fn sizes(sizes: Sizes) -> v1::DiskSizes {
+    let Sizes { disk, group, perm, pool } = sizes;
+    v1::DiskSizes { disk_bytes: disk, group_bytes: group, perm_bytes: perm, pool_bytes: pool }
 }
 
 #[tonic::async_trait]
@@ -50,5 +59,13 @@ impl volumes_server::Volumes for Volumes {
         let force = if request.force { Force::Yes } else { Force::No };
         Self::delete(self, &parse(&request.name)?, force).await?;
         Ok(Response::new(v1::DeleteVolumeResponse {}))
+    }
+
+    async fn grow_disk(
+        &self,
+        _: Request<v1::GrowDiskRequest>,
+    ) -> Result<Response<v1::GrowDiskResponse>, Status> {
+        let Growth { before, after } = Self::grow_disk(self).await?;
+        Ok(Response::new(v1::GrowDiskResponse { before: Some(sizes(before)), after: Some(sizes(after)) }))
     }
 }

@@ -21,7 +21,7 @@ impl Home {
     async fn volumes(&self) -> Volumes {
         let store = Store::open(self.dir.path()).unwrap();
         let events = Events::start(store.clone());
-        Volumes::start(self.dir.path(), store, events).await.unwrap()
+        Volumes::start(self.dir.path(), Backing::Files, store, events).await.unwrap()
     }
 
     fn mounts(&self) -> Vec<PathBuf> {

@@ -106,6 +106,7 @@ impl Actor {
                 self.sleep(Some(Instant::now() + MIN_BACKOFF)).await;
                 continue;
             }
+            self.volatile.hold = self.parts.hold(&self.desired);
             self.watch_readiness();
             match plan::next(&self.desired, &self.observed, &self.volatile, Instant::now()) {
                 Next::Do(Step::Forget) => match self.forget().await {
@@ -210,7 +211,7 @@ impl Actor {
         let found = self.parts.runtime.get(&self.handle.name).await.inspect_err(|_| {
             self.handle.look_soon();
         })?;
-        let before = self.observed.task().filter(|task| task.state == TaskState::Running).cloned();
+        let before = self.observed.task().filter(|task| task.is_up()).cloned();
         self.observed.sandbox = found;
         match self.observed.task().cloned() {
             Some(task) => self.recognise(task.pid, &task.state),
@@ -228,7 +229,7 @@ impl Actor {
     fn recognise(&mut self, pid: u32, state: &TaskState) {
         match state {
             TaskState::Created => self.volatile.never_ran = Some(pid),
-            TaskState::Running => {
+            TaskState::Running | TaskState::Paused => {
                 self.volatile.never_ran = None;
                 // What runs was wired and mounted before it was started.
                 if self.observed.network == Link::Unknown {

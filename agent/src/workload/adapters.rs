@@ -16,7 +16,7 @@ use crate::{
     image::{ImageError, ImageInfo, Images},
     network::{FabricStates, Network, NetworkError},
     runtime::BindMount,
-    volume::{VolumeError, Volumes},
+    volume::{Hold, VolumeError, Volumes},
 };
 
 #[async_trait]
@@ -126,6 +126,10 @@ impl VolumeSource for Volumes {
 
     async fn restore(&self, running: &[(Name, Vec<Name>)]) -> Result<(), NeedError> {
         Ok(self.restore(running).await?)
+    }
+
+    fn hold(&self) -> watch::Receiver<Hold> {
+        self.hold()
     }
 }
 

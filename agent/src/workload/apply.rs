@@ -14,7 +14,7 @@ use super::{
     table::{self, Kept},
     validate::{self, Wanted},
 };
-use crate::{event::NewEvent, runtime::TaskState, store::StoreError};
+use crate::{event::NewEvent, store::StoreError};
 
 /// A row that this apply wrote.
 struct Written {
@@ -177,13 +177,17 @@ impl Workloads {
             let running = sandbox
                 .as_ref()
                 .and_then(|sandbox| sandbox.task.as_ref())
-                .filter(|task| task.state == TaskState::Running)
+                .filter(|task| task.is_up())
                 .map(|task| task.pid);
             let volumes =
                 if running.is_some() && !desired.spec.mounts.is_empty() { Link::Up(0) } else { Link::Down };
             let observed = Observed { sandbox, network: running.map_or(Link::Down, Link::Up), volumes };
             let image_ready = self.parts.images.get(&desired.spec.image).await?.is_some();
-            let steps = plan::preview(&desired, observed, Volatile { image_ready, ..Volatile::default() });
+            let steps = plan::preview(
+                &desired,
+                observed,
+                Volatile { image_ready, hold: self.parts.hold(&desired), ..Volatile::default() },
+            );
             if let Some(result) = results
                 .iter_mut()
                 .find(|result| result.name == kept.name.as_str() && result.kind() != v1::Kind::Volume)

@@ -49,6 +49,9 @@ impl Workloads {
         if status.is_none_or(|status| status.pid == 0) {
             return Err(WorkloadError::Conflict(not_running(&start.name, status)));
         }
+        if status.is_some_and(|status| status.phase() == v1::Phase::Paused) {
+            return Err(WorkloadError::Conflict(not_running(&start.name, status)));
+        }
         if start.command.is_empty() {
             return Err(WorkloadError::Invalid("an exec takes a command".into()));
         }
@@ -123,6 +126,7 @@ fn not_running(name: &str, status: Option<&v1::WorkloadStatus>) -> String {
             ("waits for its next start", "`fleetctl logs` tells how it ended")
         }
         v1::Phase::Deleting => ("is being deleted", "apply its manifest to have it again"),
+        v1::Phase::Paused => ("is paused", "it goes on by itself once that is over"),
         v1::Phase::Running => ("has just ended", "`fleetctl workload get` tells how it goes on"),
         _ => ("has not started yet", "`fleetctl workload wait` waits for it"),
     };

@@ -102,6 +102,13 @@ impl FakeRuntime {
         let _ = self.events.lock().unwrap().send(RuntimeEvent::Exited { name: name.clone(), pid });
     }
 
+    fn turn(&self, call: &'static str, name: &Name, state: TaskState) -> Result<(), RuntimeError> {
+        let mut world = self.enter(call)?;
+        let task = world.sandboxes.get_mut(name).and_then(|sandbox| sandbox.task.as_mut());
+        task.ok_or_else(|| missing(name))?.state = state;
+        Ok(())
+    }
+
     fn enter(&self, call: &'static str) -> Result<MutexGuard<'_, World>, RuntimeError> {
         let mut world = self.world();
         world.calls.push(call);
@@ -183,6 +190,14 @@ impl Runtime for FakeRuntime {
             self.end(name, pid, 128 + signal as u32);
         }
         Ok(())
+    }
+
+    async fn pause(&self, name: &Name) -> Result<(), RuntimeError> {
+        self.turn("pause", name, TaskState::Paused)
+    }
+
+    async fn resume(&self, name: &Name) -> Result<(), RuntimeError> {
+        self.turn("resume", name, TaskState::Running)
     }
 
     async fn delete_task(&self, name: &Name) -> Result<Option<Exit>, RuntimeError> {

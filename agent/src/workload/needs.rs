@@ -9,7 +9,7 @@ use capsule_proto::{Name, v1};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
-use crate::{image::ImageInfo, network::FabricStates, runtime::BindMount};
+use crate::{image::ImageInfo, network::FabricStates, runtime::BindMount, volume::Hold};
 
 /// What a failed need means for who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,4 +114,6 @@ pub trait VolumeSource: Send + Sync + 'static {
     async fn unmount_all_of(&self, workload: &Name) -> Result<(), NeedError>;
     /// After a start of the agent: who uses what.
     async fn restore(&self, running: &[(Name, Vec<Name>)]) -> Result<(), NeedError>;
+    /// Whether workloads that write are to stand still, now and from now on.
+    fn hold(&self) -> watch::Receiver<Hold>;
 }

@@ -7,13 +7,19 @@
 //!   gone:  stand ▶ Remove ▶ Forget
 //! ```
 //!
+//! What is held (volumes have no room) is not started, and what runs of it is paused, until it is held no
+//! more; to be stopped it goes on, so that it can end.
+//!
 //! A changed spec is `stand ▶ Remove ▶ run`, with the new image pulled first, so that an image
 //! that cannot be pulled costs the running workload nothing.
 
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use capsule_proto::v1::{DesiredState, NetworkMode, RestartPolicy};
 
@@ -32,6 +38,8 @@ pub(super) enum Step {
     Prepare,
     Attach { pid: u32 },
     Start { pid: u32 },
+    Pause { pid: u32 },
+    Resume { pid: u32 },
     Signal { pid: u32 },
     Kill { pid: u32 },
     Record(Exit),
@@ -92,6 +100,8 @@ pub(super) struct Volatile {
     pub failure: Option<Failure>,
     /// A removal went through, and no making was tried since.
     pub cleared: bool,
+    /// Why it must not run on now.
+    pub hold: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +133,9 @@ pub(super) fn next(desired: &Desired, observed: &Observed, volatile: &Volatile, 
     let given_up = failed.is_some_and(|failure| failure.retry_at.is_none());
     match desired.state {
         // An older run that could not be replaced goes on.
-        DesiredState::Running if given_up && observed.runs() => Next::Idle,
+        DesiredState::Running if given_up && observed.runs() => {
+            observed.task().map_or(Next::Idle, |task| let_run(volatile, task))
+        }
         DesiredState::Running if given_up => idle(desired, observed, volatile, now),
         DesiredState::Running => run(desired, observed, volatile, now),
         DesiredState::Deleted => be_gone(desired, observed, volatile, now),
@@ -136,6 +148,7 @@ fn run(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instant
         return match () {
             () if ends_here(desired, volatile) => idle(desired, observed, volatile, now),
             () if !volatile.image_ready => Next::Do(Step::Pull),
+            () if volatile.hold.is_some() => idle(desired, observed, volatile, now),
             () if needs_mount(desired, observed) => Next::Do(Step::Mount),
             () => Next::Do(Step::Create),
         };
@@ -147,7 +160,9 @@ fn run(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instant
         };
     }
     match &sandbox.task {
-        None if ends_here(desired, volatile) => idle(desired, observed, volatile, now),
+        None if ends_here(desired, volatile) || volatile.hold.is_some() => {
+            idle(desired, observed, volatile, now)
+        }
         None => match volatile.next_start.filter(|at| *at > now) {
             Some(at) if observed.network == Link::Down => Next::WaitUntil(at),
             // A wire whose task has ended leads nowhere.
@@ -169,12 +184,23 @@ fn drive(desired: &Desired, observed: &Observed, volatile: &Volatile, task: &Tas
         TaskState::Created if uses_bridge(desired) && observed.network != Link::Up(task.pid) => {
             Next::Do(Step::Attach { pid: task.pid })
         }
+        TaskState::Created if volatile.hold.is_some() => Next::Idle,
         TaskState::Created => Next::Do(Step::Start { pid: task.pid }),
-        TaskState::Running if volatile.restart_due == Some(task.pid) => {
+        TaskState::Running | TaskState::Paused if volatile.restart_due == Some(task.pid) => {
             Next::Do(Step::Signal { pid: task.pid })
         }
-        TaskState::Running => Next::Idle,
+        TaskState::Running | TaskState::Paused => let_run(volatile, task),
         TaskState::Exited(exit) => bury(desired, volatile, task, exit),
+    }
+}
+
+/// A task that is up and is to stay so.
+fn let_run(volatile: &Volatile, task: &Task) -> Next {
+    let pid = task.pid;
+    match (&task.state, &volatile.hold) {
+        (TaskState::Running, Some(_)) => Next::Do(Step::Pause { pid }),
+        (TaskState::Paused, None) => Next::Do(Step::Resume { pid }),
+        _ => Next::Idle,
     }
 }
 
@@ -186,7 +212,7 @@ fn stand_still(desired: &Desired, observed: &Observed, volatile: &Volatile, now:
             return Some(next);
         }
         return Some(match &task.state {
-            TaskState::Running => Next::Do(Step::Signal { pid: task.pid }),
+            TaskState::Running | TaskState::Paused => Next::Do(Step::Signal { pid: task.pid }),
             TaskState::Created => Next::Do(Step::Kill { pid: task.pid }),
             TaskState::Exited(exit) => bury(desired, volatile, task, exit),
         });
@@ -222,6 +248,8 @@ fn keep_stopping(desired: &Desired, volatile: &Volatile, task: &Task, now: Insta
     }
     let deadline = stopping.since + desired.grace();
     Some(match () {
+        // It cannot hear its signal otherwise.
+        () if task.state == TaskState::Paused => Next::Do(Step::Resume { pid: task.pid }),
         () if stopping.killed => Next::WaitUntil(now + RECHECK),
         () if now >= deadline => Next::Do(Step::Kill { pid: task.pid }),
         () => Next::WaitUntil(deadline),
@@ -308,7 +336,10 @@ impl Observed {
             }
             Step::Prepare => self.set_task(Some(Task { pid: 0, state: TaskState::Created })),
             Step::Attach { pid } => self.network = Link::Up(*pid),
-            Step::Start { pid } => self.set_task(Some(Task { pid: *pid, state: TaskState::Running })),
+            Step::Start { pid } | Step::Resume { pid } => {
+                self.set_task(Some(Task { pid: *pid, state: TaskState::Running }));
+            }
+            Step::Pause { pid } => self.set_task(Some(Task { pid: *pid, state: TaskState::Paused })),
             Step::Signal { pid } => {
                 // What a preview takes for granted: the process obeys.
                 volatile.stopping = Some(Stopping { pid: *pid, since: now, killed: false });
@@ -338,7 +369,7 @@ impl Observed {
     }
 
     pub fn runs(&self) -> bool {
-        self.task().is_some_and(|task| task.state == TaskState::Running)
+        self.task().is_some_and(Task::is_up)
     }
 
     pub fn task(&self) -> Option<&Task> {
@@ -357,6 +388,8 @@ impl Step {
             Self::Prepare => format!("prepare the task of {name}"),
             Self::Attach { .. } => format!("connect {name} to the bridge"),
             Self::Start { .. } => format!("start {name}"),
+            Self::Pause { pid } => format!("pause PID {pid} of {name}"),
+            Self::Resume { pid } => format!("let PID {pid} of {name} go on"),
             Self::Signal { pid } => {
                 format!("ask PID {pid} of {name} to end, for {} s", desired.grace().as_secs())
             }

@@ -29,9 +29,10 @@ use crate::{
     event::{Events, NewEvent},
     image::ImageUsers,
     network::{FabricState, FabricStates},
-    runtime::{self, RuntimeEvent, Sandbox, SharedRuntime, TaskState},
+    runtime::{self, RuntimeEvent, Sandbox, SharedRuntime},
     store::{Store, StoreError},
     sys::file,
+    volume::Hold,
 };
 
 /// Pulls at once.
@@ -105,6 +106,12 @@ impl Parts {
         let states = self.network.as_ref()?.fabric_states();
         let state = states.borrow().get(&desired.name).cloned();
         Some(state.unwrap_or_default())
+    }
+
+    /// Why a workload must not run on now, if it writes to volumes.
+    pub fn hold(&self, desired: &Desired) -> Hold {
+        let writes = desired.spec.mounts.iter().any(|mount| !mount.read_only);
+        self.volumes.as_ref().filter(|_| writes)?.hold().borrow().clone()
     }
 
     pub fn tmp_dir(&self) -> PathBuf {
@@ -192,6 +199,9 @@ impl Workloads {
         if let Some(network) = &all.parts.network {
             tokio::spawn(watch_fabric(Arc::downgrade(&all.registry), network.fabric_states()));
         }
+        if let Some(volumes) = &all.parts.volumes {
+            tokio::spawn(watch_hold(Arc::downgrade(&all.registry), volumes.hold()));
+        }
         Ok(all)
     }
 
@@ -239,7 +249,7 @@ impl Workloads {
         let running: Vec<(Name, u32)> = sandboxes
             .iter()
             .filter_map(|sandbox| match &sandbox.task {
-                Some(task) if task.state == TaskState::Running => Some((sandbox.name.clone(), task.pid)),
+                Some(task) if task.is_up() => Some((sandbox.name.clone(), task.pid)),
                 _ => None,
             })
             .collect();
@@ -293,7 +303,7 @@ impl Workloads {
     ) -> Result<Option<(u32, Readiness)>, WorkloadError> {
         let task = sandbox.and_then(|sandbox| sandbox.task.as_ref());
         let is_probed = spec::container(&kept.manifest).is_some_and(|spec| spec.readiness.is_some());
-        let Some(task) = task.filter(|task| is_probed && task.state == TaskState::Running) else {
+        let Some(task) = task.filter(|task| is_probed && task.is_up()) else {
             return Ok(None);
         };
         let filter = capsule_proto::v1::ListEventsRequest {
@@ -399,6 +409,14 @@ async fn watch_fabric(registry: WeakRegistry, mut states: watch::Receiver<Arc<Fa
         let others: Vec<Name> = now.keys().chain(shown.keys()).filter(is_other).cloned().collect();
         others.iter().filter_map(|name| registry.get(name)).for_each(|handle| handle.poke());
         shown = now;
+    }
+}
+
+/// Whoever writes to volumes stands still or goes on.
+async fn watch_hold(registry: WeakRegistry, mut hold: watch::Receiver<Hold>) {
+    while hold.changed().await.is_ok() {
+        let Some(registry) = registry.upgrade() else { return };
+        registry.all().iter().for_each(|handle| handle.poke());
     }
 }
 

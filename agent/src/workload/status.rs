@@ -58,7 +58,7 @@ pub(super) fn compose(
     let running = phase == Phase::Running;
     let waits = matches!(phase, Phase::BackOff | Phase::CrashLoop);
     let address = desired.address.as_ref();
-    let task = observed.task().filter(|task| task.state == TaskState::Running);
+    let task = observed.task().filter(|task| task.is_up());
     v1::WorkloadStatus {
         phase: phase as i32,
         reason,
@@ -84,7 +84,7 @@ pub(super) fn compose(
 fn restarts(observed: &Observed, volatile: &Volatile, record: &Record) -> u32 {
     let goes_on = observed.task().is_some_and(|task| match &task.state {
         TaskState::Created => false,
-        TaskState::Running => true,
+        TaskState::Running | TaskState::Paused => true,
         TaskState::Exited(exit) => {
             let is_recorded = volatile.recorded.as_ref().is_some_and(|kept| kept.at == exit.at);
             volatile.never_ran != Some(task.pid) && !is_recorded
@@ -108,9 +108,13 @@ fn phase(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &R
 
 fn wanted(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &Record) -> (Phase, String) {
     let current = observed.sandbox.as_ref().filter(|sandbox| sandbox.spec_hash == desired.spec_hash);
-    if let Some(Task { pid, state: TaskState::Running }) = current.and_then(|sandbox| sandbox.task.as_ref()) {
+    let hold = || volatile.hold.as_deref().unwrap_or_default().to_owned();
+    let task = current.and_then(|sandbox| sandbox.task.as_ref()).filter(|task| task.is_up());
+    if let Some(Task { pid, state }) = task {
         let stopping = volatile.stopping.is_some_and(|stopping| stopping.pid == *pid);
-        return if stopping {
+        return if *state == TaskState::Paused {
+            (Phase::Paused, hold())
+        } else if stopping {
             (Phase::Stopping, "it is stopped to be started anew".into())
         } else {
             (Phase::Running, unready(desired, record))
@@ -131,7 +135,7 @@ fn wanted(desired: &Desired, observed: &Observed, volatile: &Volatile, record: &
             (Phase::CrashLoop, format!("{}, {} times in a row", ended(), record.quick_ends))
         }
         Some(_) => (Phase::BackOff, ended()),
-        None => (record.doing.unwrap_or(Phase::Pending), String::new()),
+        None => (record.doing.unwrap_or(Phase::Pending), hold()),
     }
 }
 

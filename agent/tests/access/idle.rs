@@ -39,6 +39,12 @@ impl Runtime for Idle {
     async fn signal(&self, _: &Name, _: i32, _: Whom) -> Result<(), RuntimeError> {
         nothing()
     }
+    async fn pause(&self, _: &Name) -> Result<(), RuntimeError> {
+        nothing()
+    }
+    async fn resume(&self, _: &Name) -> Result<(), RuntimeError> {
+        nothing()
+    }
     async fn delete_task(&self, _: &Name) -> Result<Option<Exit>, RuntimeError> {
         Ok(None)
     }

@@ -1,11 +1,12 @@
 //! `fleetctl capsule`: the machine itself.
 
 mod boots;
+mod grow_disk;
 mod reboot;
 mod set_hostname;
 
 use anyhow::Result;
-use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest};
+use capsule_proto::v1::{GetInfoRequest, NodeInfo, NodeLogLine, NodeLogsRequest, Pool, PoolState};
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -29,6 +30,7 @@ pub enum Capsule {
     Info(Info),
     Logs(Logs),
     Boots(boots::Boots),
+    GrowDisk(grow_disk::GrowDisk),
     Reboot(reboot::Reboot),
     SetHostname(set_hostname::SetHostname),
 }
@@ -60,6 +62,7 @@ impl Capsule {
             Self::Info(_) => info(session).await,
             Self::Logs(command) => command.run(session).await,
             Self::Boots(command) => command.run(session).await,
+            Self::GrowDisk(command) => command.run(session).await,
             Self::Reboot(command) => command.run(session).await,
             Self::SetHostname(command) => command.run(session).await,
         }
@@ -100,6 +103,7 @@ async fn info(session: &Session) -> Result<Exit> {
         column("LOAD"),
         column("MEMORY"),
         column("DISK FREE"),
+        column("POOL"),
         wide("CPUS"),
         wide("ARCH"),
         wide("KERNEL"),
@@ -134,6 +138,7 @@ fn row(info: &NodeInfo) -> Vec<Cell> {
         format!("{:.2}", info.load1).into(),
         format!("{} / {}", human::bytes(used), human::bytes(info.memory_total_bytes)).into(),
         disk(info),
+        pool(info),
         info.cpus.to_string().into(),
         info.architecture.as_str().into(),
         info.kernel.as_str().into(),
@@ -156,4 +161,51 @@ fn disk(info: &NodeInfo) -> Cell {
     const SCARCE: u64 = 10;
     let is_scarce = info.disk_available_bytes < info.disk_total_bytes / SCARCE;
     Cell::new(&human::bytes(info.disk_available_bytes), if is_scarce { Tone::Bad } else { Tone::Plain })
+}
+
+fn pool(info: &NodeInfo) -> Cell {
+    let Some(pool) = &info.pool else { return "-".into() };
+    let tone = match pool.state() {
+        PoolState::Unusable | PoolState::Full => Tone::Bad,
+        PoolState::Filling => Tone::Warn,
+        PoolState::Ready | PoolState::Unspecified => Tone::Plain,
+    };
+    Cell::new(&pool_text(pool), tone)
+}
+
+/// What volumes use of the pool, and of its metadata where that is the scarcer.
+fn pool_text(pool: &Pool) -> String {
+    if pool.state() == PoolState::Unusable {
+        return "unusable".into();
+    }
+    let percent = |used: u64, of: u64| used.saturating_mul(100).checked_div(of).unwrap_or(0);
+    let of_data = percent(pool.data_used_bytes, pool.data_bytes);
+    let of_metadata = percent(pool.metadata_used_bytes, pool.metadata_bytes);
+    let used = format!("{} / {}", human::bytes(pool.data_used_bytes), human::bytes(pool.data_bytes));
+    if of_metadata > of_data {
+        format!("{used} ({of_data} %, metadata {of_metadata} %)")
+    } else {
+        format!("{used} ({of_data} %)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_shows_what_is_scarce() {
+        let of = |data_used_bytes, metadata_used_bytes| Pool {
+            state: PoolState::Ready as i32,
+            data_bytes: 4 << 30,
+            data_used_bytes,
+            metadata_bytes: 8 << 20,
+            metadata_used_bytes,
+            ..Pool::default()
+        };
+        assert_eq!(pool_text(&of(1 << 30, 0)), "1.0 GiB / 4.0 GiB (25 %)");
+        assert_eq!(pool_text(&of(1 << 30, 4 << 20)), "1.0 GiB / 4.0 GiB (25 %, metadata 50 %)");
+        let lost = Pool { state: PoolState::Unusable as i32, ..Pool::default() };
+        assert_eq!(pool_text(&lost), "unusable");
+    }
 }

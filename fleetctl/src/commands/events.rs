@@ -35,8 +35,8 @@ pub struct Events {
     /// Only events after this: 10m ago, or 2026-01-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<SystemTime>,
-    /// Only events about workloads, images, volumes, identity or the node
-    #[arg(long, value_name = "KIND", value_parser = ["workload", "image", "volume", "identity", "node"])]
+    /// Only events about workloads, images, volumes, their pool, identity or the node
+    #[arg(long, value_name = "KIND", value_parser = ["workload", "image", "volume", "pool", "identity", "node"])]
     kind: Option<String>,
     /// Only events about the workload, image, volume or key of this name
     #[arg(long, value_name = "NAME")]

@@ -9,4 +9,5 @@ mod harm;
 mod install;
 mod keeper;
 mod release;
+mod storage;
 mod update;

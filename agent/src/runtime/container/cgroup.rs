@@ -1,12 +1,24 @@
 //! Which cgroup hierarchy the host has, and what the kernel counts in it.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::layout::io_error;
 use crate::runtime::RuntimeError;
+
+/// In a cgroup of version 2.
+const FREEZE: &str = "cgroup.freeze";
+
+/// Whether processes may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freezer {
+    /// They stand still.
+    Frozen,
+    /// They go on.
+    Thawed,
+}
 
 /// Where the controllers are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +77,24 @@ impl Cgroups {
         let Self::Unified { root } = self else { return Ok(()) };
         let dir = root.join(cgroup);
         fs::create_dir_all(&dir).map_err(|error| io_error("make the control group", &dir, &error))
+    }
+
+    /// Stops or resumes all processes of a cgroup, each as soon as it leaves the kernel.
+    pub(super) fn freeze(&self, cgroup: &str, to: Freezer) -> io::Result<()> {
+        match self {
+            Self::Unified { root } => {
+                fs::write(root.join(cgroup).join(FREEZE), if to == Freezer::Frozen { "1" } else { "0" })
+            }
+            Self::Legacy { .. } => Err(io::Error::other(
+                "this host has control groups of version 1; boot it with those of version 2 alone",
+            )),
+        }
+    }
+
+    /// Whether its processes are stopped.
+    pub(super) fn is_frozen(&self, cgroup: &str) -> bool {
+        let Self::Unified { root } = self else { return false };
+        fs::read_to_string(root.join(cgroup).join(FREEZE)).is_ok_and(|text| text.trim() == "1")
     }
 
     /// Whether swap can be limited; writing the limit fails where it cannot.
@@ -136,6 +166,20 @@ mod tests {
         assert!(!root.join("capsule-a3f2").exists());
         Cgroups::Unified { root: root.clone() }.make("capsule-a3f2/engine").unwrap();
         assert!(root.join("capsule-a3f2/engine").is_dir());
+    }
+
+    #[test]
+    fn a_cgroup_is_frozen_until_it_is_thawed_and_one_that_is_gone_is_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups::Unified { root: dir.path().to_path_buf() };
+        fs::create_dir_all(dir.path().join("capsule-a3f2/web")).unwrap();
+        for (to, is_frozen) in [(Freezer::Frozen, true), (Freezer::Thawed, false)] {
+            cgroups.freeze("capsule-a3f2/web", to).unwrap();
+            assert_eq!(cgroups.is_frozen("capsule-a3f2/web"), is_frozen);
+        }
+        let gone = cgroups.freeze("capsule-a3f2/none", Freezer::Frozen).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        assert!(!cgroups.is_frozen("capsule-a3f2/none"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use capsule_proto::Name;
 use containerd_client::services::v1::version_client::VersionClient;
 use tokio::sync::broadcast;
 
-use super::{Containerd, api, exec, rootfs};
+use super::{Containerd, api, cgroup::Freezer, exec, rootfs};
 use crate::runtime::{
     ExecProcess, ExecSpec, Exit, Runtime, RuntimeError, RuntimeEvent, Sandbox, Setup, Whom,
 };
@@ -40,6 +40,14 @@ impl Runtime for Containerd {
 
     async fn signal(&self, name: &Name, signal: i32, whom: Whom) -> Result<(), RuntimeError> {
         self.send_signal(name, signal, whom).await
+    }
+
+    async fn pause(&self, name: &Name) -> Result<(), RuntimeError> {
+        self.freeze(name, Freezer::Frozen)
+    }
+
+    async fn resume(&self, name: &Name) -> Result<(), RuntimeError> {
+        self.freeze(name, Freezer::Thawed)
     }
 
     async fn delete_task(&self, name: &Name) -> Result<Option<Exit>, RuntimeError> {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -20,6 +21,7 @@ use tonic::{Code, Status};
 use super::{
     Containerd,
     api::{failed, found, is_unreachable, request},
+    cgroup::Freezer,
 };
 use crate::runtime::{Exit, RuntimeError, Task, TaskState, Whom};
 
@@ -134,13 +136,33 @@ impl Containerd {
             ProcessStatus::Stopped => {
                 TaskState::Exited(exit(process.exit_status, process.exited_at, self.oom_kills(name)))
             }
+            _ if self.host.cgroups.is_frozen(&self.cgroup_of(name)) => TaskState::Paused,
             _ => TaskState::Running,
         };
         Task { pid: process.pid, state }
     }
 
     fn oom_kills(&self, name: &Name) -> u64 {
-        self.host.cgroups.oom_kills(&format!("{}/{name}", self.cgroup_parent))
+        self.host.cgroups.oom_kills(&self.cgroup_of(name))
+    }
+
+    /// By the control group and not by containerd, which waits until every process stands still: one
+    /// that waits for its disk does not, and may for long.
+    pub(super) fn freeze(&self, name: &Name, to: Freezer) -> Result<(), RuntimeError> {
+        match self.host.cgroups.freeze(&self.cgroup_of(name), to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(RuntimeError::NotFound(name.clone(), "task"))
+            }
+            Err(error) => Err(RuntimeError::Engine {
+                attempt: format!("pause or resume workload {name}"),
+                message: error.to_string(),
+            }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn cgroup_of(&self, name: &Name) -> String {
+        format!("{}/{name}", self.cgroup_parent)
     }
 }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::GroupError;
 pub use grow::{Growth, Sizes, grow};
+pub(super) use plan::METADATA_MOST;
 
 use self::plan::{Observed, Owner, Step, next};
 use crate::sys::{

@@ -22,7 +22,7 @@ const POOL_PERCENT: u64 = 80;
 const DATA_PER_METADATA: u64 = 1024;
 const METADATA_LEAST: u64 = 8 * MIB;
 /// As large as a thin pool's metadata can be, rounded down.
-const METADATA_MOST: u64 = 15 * GIB;
+pub const METADATA_MOST: u64 = 15 * GIB;
 
 /// What lvm2 leaves of a device for its own use and to whole extents is less.
 const LEAST_ROOM: u64 = 16 * MIB;

@@ -35,6 +35,8 @@ impl Actor {
             Step::Prepare => return self.prepare().await,
             Step::Attach { pid } => self.attach(*pid).await?,
             Step::Start { pid } => return self.start(*pid).await,
+            Step::Pause { pid } => return self.pause(*pid).await,
+            Step::Resume { pid } => return self.resume(*pid).await,
             Step::Signal { pid } => return self.signal(*pid).await,
             Step::Kill { pid } => return self.kill(*pid).await,
             Step::Record(exit) => return self.keep_exit(exit).await,
@@ -209,6 +211,23 @@ impl Actor {
         self.volatile.ended = None;
         self.record.started_at = Some(SystemTime::now());
         self.tell("Started", format!("it runs as PID {pid}"));
+        Ok(())
+    }
+
+    async fn pause(&mut self, pid: u32) -> Result<(), WorkloadError> {
+        let paused = self.parts.runtime.pause(&self.handle.name).await;
+        self.gone_is_fine(paused)?;
+        self.observed.set_task(Some(Task { pid, state: TaskState::Paused }));
+        let why = self.volatile.hold.clone().unwrap_or_default();
+        self.warn("Paused", format!("PID {pid} is paused: {why}"));
+        Ok(())
+    }
+
+    async fn resume(&mut self, pid: u32) -> Result<(), WorkloadError> {
+        let resumed = self.parts.runtime.resume(&self.handle.name).await;
+        self.gone_is_fine(resumed)?;
+        self.observed.set_task(Some(Task { pid, state: TaskState::Running }));
+        self.tell("Resumed", format!("PID {pid} goes on"));
         Ok(())
     }
 

@@ -23,8 +23,8 @@ pub(in crate::workload) struct RootOf {
     pub root: Root,
     pub path: PathBuf,
     mount: Option<Mounted>,
-    /// The workload would see it read-only, and only the workload does not run.
-    read_only: bool,
+    /// Why it is not written, though nothing would keep anybody from it.
+    unwritable: Option<String>,
 }
 
 impl RootOf {
@@ -43,9 +43,13 @@ impl RootOf {
             PathBuf::from(if path.starts_with('/') { path.to_owned() } else { format!("{below}/{path}") });
         let pid = handle.workload().and_then(|workload| Some(workload.status.as_ref()?.pid)).unwrap_or(0);
         if pid != 0 {
+            let paused = handle.workload().and_then(|workload| {
+                let status = workload.status.as_ref().filter(|status| status.phase() == v1::Phase::Paused)?;
+                Some(format!("workload {name} is paused: {}", status.reason))
+            });
             let attempt = format!("opening the root of workload {name}");
             let opened = File::open(format!("/proc/{pid}/root")).map_err(WorkloadError::io(attempt))?;
-            return Ok(Self { root: Root::from_fd(opened), path, mount: None, read_only: false });
+            return Ok(Self { root: Root::from_fd(opened), path, mount: None, unwritable: paused });
         }
         Self::mount(all, handle, path).await
     }
@@ -53,7 +57,8 @@ impl RootOf {
     async fn mount(all: &Workloads, handle: Arc<Handle>, path: PathBuf) -> Result<Self, WorkloadError> {
         let name = handle.name.clone();
         let spec = handle.desired().spec.clone();
-        let read_only = spec.read_only_rootfs;
+        // The workload would see it so, and only the workload does not run.
+        let unwritable = spec.read_only_rootfs.then(|| READ_ONLY.to_owned());
         if let Some(mount) = mount_above(&spec, &path) {
             return Err(WorkloadError::Conflict(format!(
                 "{} is on a volume or directory that is mounted at {mount} only while workload {name} runs; \
@@ -75,12 +80,12 @@ impl RootOf {
         let root = Root::open(&target).map_err(|error| {
             WorkloadError::io(format!("opening the root of workload {name}"))(io::Error::other(error))
         })?;
-        Ok(Self { root, path, mount: Some(mounted), read_only })
+        Ok(Self { root, path, mount: Some(mounted), unwritable })
     }
 
-    /// Refuses where the workload itself could not write while it runs.
+    /// Refuses where the workload itself could not write, or must not now.
     pub fn ensure_writable(&self) -> Result<(), CopyError> {
-        if self.read_only { Err(CopyError::Refused(READ_ONLY.into())) } else { Ok(()) }
+        self.unwritable.clone().map_or(Ok(()), |why| Err(CopyError::Refused(why)))
     }
 
     /// Lets go of descriptors first: a mount in use cannot be taken away.

@@ -46,6 +46,7 @@ enum Happening {
     AgentDies,
     ProcessEnds,
     Respec(u8),
+    Hold(bool),
     Want(DesiredState),
 }
 
@@ -57,6 +58,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => Just(Happening::AgentDies),
         2 => Just(Happening::ProcessEnds),
         1 => (0..3u8).prop_map(Happening::Respec),
+        1 => any::<bool>().prop_map(Happening::Hold),
         1 => Just(Happening::Want(DesiredState::Stopped)),
         2 => Just(Happening::Want(DesiredState::Running)),
     ]
@@ -68,12 +70,14 @@ struct World {
     volatile: Volatile,
     now: Instant,
     pids: u32,
+    /// What is outside the agent, which learns of it at each look.
+    hold: bool,
 }
 
 impl World {
     fn new() -> Self {
         let (observed, volatile) = (Observed::default(), Volatile::default());
-        Self { desired: desired(), observed, volatile, now: Instant::now(), pids: 0 }
+        Self { desired: desired(), observed, volatile, now: Instant::now(), pids: 0, hold: false }
     }
 
     fn happen(&mut self, what: &Happening) {
@@ -89,11 +93,12 @@ impl World {
             }
             Happening::AgentDies => self.agent_dies(),
             Happening::ProcessEnds => {
-                if let Some(Task { pid, state: TaskState::Running }) = self.observed.task().cloned() {
-                    self.observed.exit_now(pid);
+                if let Some(task) = self.observed.task().filter(|task| task.is_up()).cloned() {
+                    self.observed.exit_now(task.pid);
                 }
             }
             Happening::Respec(number) => self.desired.spec_hash = format!("hash-{number}"),
+            Happening::Hold(hold) => self.hold = *hold,
             Happening::Want(state) => self.desired.state = *state,
         }
     }
@@ -106,6 +111,7 @@ impl World {
 
     /// Does what the plan says and checks that it may be done; `None` when there is nothing.
     fn step(&mut self) -> Option<Step> {
+        self.volatile.hold = self.hold.then(|| "there is no room".into());
         match next(&self.desired, &self.observed, &self.volatile, self.now) {
             Next::WaitUntil(at) => {
                 self.now = at;
@@ -137,7 +143,9 @@ impl World {
             Step::Attach { pid } | Step::Kill { pid } | Step::Signal { pid } => {
                 task.is_some_and(|task| task.pid == *pid)
             }
-            Step::Start { pid } => self.observed.network == Link::Up(*pid),
+            Step::Start { pid } => !self.hold && self.observed.network == Link::Up(*pid),
+            Step::Pause { pid } => self.hold && task == Some(&Task { pid: *pid, state: TaskState::Running }),
+            Step::Resume { pid } => task == Some(&Task { pid: *pid, state: TaskState::Paused }),
             Step::DeleteTask => task.is_some_and(|task| matches!(task.state, TaskState::Exited(_))),
             Step::Detach | Step::Unmount => task.is_none(),
             Step::Remove => task.is_none() && self.observed.network == Link::Down,
@@ -170,8 +178,13 @@ proptest! {
         history.iter().for_each(|what| world.happen(what));
 
         world.desired.state = DesiredState::Running;
+        world.hold = true;
         world.settle();
-        prop_assert!(world.observed.runs());
+        prop_assert!(world.observed.task().is_none_or(|task| task.state != TaskState::Running));
+
+        world.hold = false;
+        world.settle();
+        prop_assert!(world.observed.task().is_some_and(|task| task.state == TaskState::Running));
         let hash = world.observed.sandbox.as_ref().map(|sandbox| sandbox.spec_hash.clone());
         prop_assert_eq!(hash, Some(world.desired.spec_hash.clone()));
 
@@ -193,6 +206,25 @@ fn a_deleted_workload_without_a_sandbox_is_still_cleared_of_a_layer_that_may_be_
     world.observed = Observed { sandbox: None, network: Link::Down, volumes: Link::Down };
     assert_eq!(world.step(), Some(Step::Remove));
     assert_eq!(world.step(), Some(Step::Forget));
+}
+
+#[test]
+fn what_is_paused_goes_on_to_hear_that_it_is_to_end() {
+    let mut world = World::new();
+    world.settle();
+    world.hold = true;
+    assert_eq!(world.step(), Some(Step::Pause { pid: 1 }));
+    assert_eq!(world.step(), None);
+    world.agent_dies();
+    assert_eq!(world.step(), None, "another agent leaves it as it is");
+    world.desired.state = DesiredState::Stopped;
+    assert!(matches!(
+        next(&world.desired, &world.observed, &world.volatile, world.now),
+        Next::Do(Step::Signal { pid: 1 })
+    ));
+    world.volatile.stopping = Some(Stopping { pid: 1, since: world.now, killed: false });
+    assert_eq!(world.step(), Some(Step::Resume { pid: 1 }));
+    assert!(matches!(next(&world.desired, &world.observed, &world.volatile, world.now), Next::WaitUntil(_)));
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub fn status_text(workload: &Workload) -> String {
     let phase = status.phase();
     let remark = match phase {
         Phase::Running if !status.ready => Some("not ready".to_owned()),
-        Phase::BackOff | Phase::CrashLoop | Phase::Failed => trouble(&status),
+        Phase::BackOff | Phase::CrashLoop | Phase::Failed | Phase::Paused => trouble(&status),
         _ => None,
     };
     remark.map_or_else(|| phase.to_string(), |remark| format!("{phase} ({remark})"))

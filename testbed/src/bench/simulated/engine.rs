@@ -51,6 +51,14 @@ impl Runtime for IdleEngine {
         nothing(name)
     }
 
+    async fn pause(&self, name: &Name) -> Result<(), RuntimeError> {
+        nothing(name)
+    }
+
+    async fn resume(&self, name: &Name) -> Result<(), RuntimeError> {
+        nothing(name)
+    }
+
     async fn delete_task(&self, _name: &Name) -> Result<Option<Exit>, RuntimeError> {
         Ok(None)
     }

@@ -1,17 +1,14 @@
 //! The volume group: how it comes to be, and how it grows.
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
-    path::Path,
-    process::{Command, ExitStatus},
-};
+use std::{fs, os::unix::process::ExitStatusExt as _, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use capsuled::volume::group::{GroupError, Sizes, ensure_group, grow, release_group};
-use tempfile::TempDir;
 
-use super::disk::{Disk, command, expect_sound, lose_power};
+use super::{
+    deadly::{When, deadly, run_with},
+    disk::{Disk, command, expect_sound, lose_power},
+};
 
 const GIB: u64 = 1 << 30;
 /// Tells [`makes_a_group_that_its_neighbour_cuts_short`] where.
@@ -76,39 +73,6 @@ const CHANGES: [(&str, &str, &[When]); 10] = [
     ("lvm", "making-pool pool", &[When::Before, When::Within, When::After]),
 ];
 
-/// When, seen from a command, all ends.
-#[derive(Clone, Copy, Debug)]
-enum When {
-    Before,
-    Within,
-    After,
-}
-
-/// Programs that stand before the real ones in PATH, and one of which ends itself and who called it.
-fn deadly(program: &str, mark: &str, when: When) -> Result<TempDir> {
-    let dir = TempDir::new()?;
-    let real = command("sh", &["-c", &format!("command -v {program}")], "")?;
-    let real = real.trim();
-    let kill = match when {
-        When::Before => "kill -9 $PPID; exit".to_owned(),
-        When::Within => format!("{real} \"$@\" & sleep 0.1; kill -9 $PPID $!; exit"),
-        When::After => format!("{real} \"$@\"; kill -9 $PPID; exit"),
-    };
-    let script = format!("#!/bin/sh\ncase \"$*\" in *'{mark}'*) {kill};; esac\nexec {real} \"$@\"\n");
-    let path = dir.path().join(program);
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(dir)
-}
-
-fn make_with(path: &Path, device: &Path) -> Result<ExitStatus> {
-    let name = "storage::group::makes_a_group_that_its_neighbour_cuts_short";
-    let own = std::env::var("PATH")?;
-    let mut child = Command::new(std::env::current_exe()?);
-    child.args(["--exact", "--include-ignored", name]).env(DEVICE, device);
-    Ok(child.env("PATH", format!("{}:{own}", path.display())).output()?.status)
-}
-
 #[tokio::test]
 #[ignore = "a process that its neighbour kills"]
 async fn makes_a_group_that_its_neighbour_cuts_short() -> Result<()> {
@@ -125,7 +89,9 @@ async fn a_group_that_is_killed_at_every_command_of_its_making_is_whole_in_the_e
     for (program, mark, times) in CHANGES {
         for &when in times {
             let told = format!("killed {when:?} {program} {mark}");
-            let status = make_with(deadly(program, mark, when)?.path(), &disk.partition())?;
+            let test = "storage::group::makes_a_group_that_its_neighbour_cuts_short";
+            let device = disk.partition();
+            let status = run_with(deadly(program, mark, when)?.path(), test, &[(DEVICE, &device)])?;
             ensure!(status.signal() == Some(9), "{told}: it was not, but {status}");
             lose_power()?;
             println!("{told}");

@@ -1,4 +1,4 @@
-//! Where volumes' blocks are kept, behind one seam.
+//! Volumes as sparse files behind loop devices, where there is no volume group.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,32 +9,11 @@ use std::{
 
 use capsule_proto::Name;
 
+use super::{BlockStore, Device, is_scarce};
 use crate::sys::loopdev::LoopDevice;
 
 /// Bytes in a block of `st_blocks`, whatever the file system's own are.
 const STAT_BLOCK: u64 = 512;
-
-/// Keeps block devices by name. Calls block; every one may be repeated.
-pub trait BlockStore: Send + Sync + 'static {
-    /// `file` or `lvm`.
-    fn kind(&self) -> &'static str;
-    /// Makes an empty device of `size` bytes, replacing what a broken attempt left.
-    fn create(&self, volume: &Name, size: u64) -> io::Result<()>;
-    /// Grows the device; one that is large enough stays as it is.
-    fn grow(&self, volume: &Name, size: u64) -> io::Result<()>;
-    /// Makes the device usable until the answer is dropped, and then for as long as it is mounted.
-    fn open(&self, volume: &Name) -> io::Result<Box<dyn Device>>;
-    /// Frees all of it; none there is fine.
-    fn delete(&self, volume: &Name) -> io::Result<()>;
-    /// Bytes occupied on the host.
-    fn usage(&self, volume: &Name) -> io::Result<u64>;
-}
-
-/// An open block device.
-pub trait Device: Send {
-    /// Its node below /dev.
-    fn path(&self) -> &Path;
-}
 
 impl Device for LoopDevice {
     fn path(&self) -> &Path {
@@ -61,6 +40,15 @@ impl FileStore {
 impl BlockStore for FileStore {
     fn kind(&self) -> &'static str {
         "file"
+    }
+
+    /// Sparse files may promise more than the host has; the operator should know.
+    fn scarcity(&self, size: u64) -> Option<String> {
+        let stat = nix::sys::statvfs::statvfs(self.dir.as_path()).ok()?;
+        let free = stat.blocks_available() * stat.fragment_size();
+        let total = stat.blocks() * stat.fragment_size();
+        is_scarce(size, free, total)
+            .then(|| format!("the host's disk has {} MiB left: writes to it may fail", free >> 20))
     }
 
     fn create(&self, volume: &Name, size: u64) -> io::Result<()> {
