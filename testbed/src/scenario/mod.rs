@@ -35,7 +35,7 @@ pub use self::{
     forge::Forger,
     machine::Machine,
     manifest::{FOREVER, echo, labelled, shell},
-    operator::{Operator, Output},
+    operator::{Operator, Output, on_a_terminal},
     reach::{http_get, tcp_echo, udp_echo},
     relay::Relay,
 };

@@ -130,3 +130,22 @@ impl Operator {
         })
     }
 }
+
+/// Runs a command line on a terminal, where `typed` is typed. `script` is script(1), called where and for
+/// whom the line is to run.
+pub async fn on_a_terminal(mut script: Command, line: String, typed: &str) -> Result<Output> {
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let started = Instant::now();
+    let mut child = script.kill_on_drop(true).spawn().context("cannot run script(1)")?;
+    let mut keyboard = child.stdin.take().context("there is no keyboard")?;
+    keyboard.write_all(typed.as_bytes()).await?;
+    let output = child.wait_with_output().await?;
+    drop(keyboard);
+    Ok(Output {
+        command: line,
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::new(),
+        elapsed: started.elapsed(),
+    })
+}

@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testbed::{
     fixtures,
-    scenario::{Capsule, Fleet, Output, echo},
+    scenario::{Capsule, Fleet, Output, echo, on_a_terminal},
     substrate::Hardware,
     sys::{self, netns},
 };
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::process::Command;
 
 const GIB: u64 = 1 << 30;
 const WEB: &str = "  ports: [{ containerPort: 8080, hostPort: 8080 }]\n";
@@ -40,21 +40,9 @@ async fn install_typing(fleet: &Fleet, capsule: &Capsule<'_>, typed: &str) -> Re
     let program = sys::program("fleetctl")?;
     let line =
         format!("{} install {} --name {} --target data-1", program.display(), capsule.api()?, capsule.name());
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("FLEETCTL_CONFIG", fleet.operator().config());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let started = Instant::now();
-    let mut keyboard = child.stdin.take().context("there is no keyboard")?;
-    keyboard.write_all(typed.as_bytes()).await?;
-    let output = child.wait_with_output().await?;
-    drop(keyboard);
-    Ok(Output {
-        command: line,
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::new(),
-        elapsed: started.elapsed(),
-    })
+    let mut script = Command::new("script");
+    script.env("FLEETCTL_CONFIG", fleet.operator().config());
+    on_a_terminal(script, line, typed).await
 }
 
 async fn fingerprint(capsule: &Capsule<'_>) -> Result<String> {

@@ -12,7 +12,7 @@ use capsule_proto::discovery::SERVICE;
 use mdns_sd::{IfKind, MDNS_PORT, ServiceDaemon, ServiceEvent};
 use serde_json::Value;
 use testbed::{
-    scenario::{Capsule, Fleet, Output, eventually},
+    scenario::{Capsule, Fleet, Output, eventually, on_a_terminal},
     sys::{self, link, netns},
 };
 use tokio::process::Command;
@@ -55,20 +55,7 @@ async fn fleetctl(fleet: &Fleet, words: &[&str]) -> Result<Output> {
 /// The same on a terminal, where `typed` is typed.
 async fn fleetctl_typing(fleet: &Fleet, words: &str, typed: &str) -> Result<Output> {
     let line = format!("{} {words}", sys::program("fleetctl")?.display());
-    let mut command = on_the_bridge(fleet, "script");
-    command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn()?;
-    let mut keyboard = child.stdin.take().context("no keyboard")?;
-    tokio::io::AsyncWriteExt::write_all(&mut keyboard, typed.as_bytes()).await?;
-    let output = child.wait_with_output().await?;
-    drop(keyboard);
-    Ok(Output {
-        command: line,
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::new(),
-        elapsed: Duration::ZERO,
-    })
+    on_a_terminal(on_the_bridge(fleet, "script"), line, typed).await
 }
 
 /// What `fleetctl discover` finds with these words, as objects.
