@@ -4,9 +4,10 @@
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
 //! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`],
-//!   [`image`];
+//!   [`image`], [`appliance`];
 //! - [`mesh`]: WireGuard in userspace; [`fabric`]: what capsules make of it.
 
+mod appliance;
 mod fabric;
 mod idle;
 mod image;
@@ -30,6 +31,9 @@ use self::report::Row;
 /// Of one bench, so that all of them together end within ten minutes on any machine that keeps up;
 /// one that takes longer is reported as failed.
 const LIMIT: Duration = Duration::from_mins(4);
+
+/// Of one whose machines are emulated and boot again and again.
+const MACHINES_LIMIT: Duration = Duration::from_mins(20);
 
 /// A bench by name.
 pub struct Bench {
@@ -86,7 +90,13 @@ pub const ALL: &[Bench] = &[
     Bench { name: "enroll", about: "32 capsules into a fabric", run: |e| Box::pin(fabric::enroll::run(e)) },
     Bench { name: "known", about: "memory for a large fabric", run: |e| Box::pin(fabric::memory::run(e)) },
     Bench { name: "image", about: "the appliance's image", run: |e| Box::pin(image::run(e)) },
+    Bench { name: BOOT, about: "power-on to API of an appliance", run: |e| Box::pin(appliance::boot(e)) },
+    Bench { name: MEMORY, about: "memory of an appliance", run: |e| Box::pin(appliance::memory(e)) },
 ];
+
+/// Benches of machines.
+const BOOT: &str = "boot";
+const MEMORY: &str = "memory";
 
 /// What the bench mesh-kernel measures in a guest, in JSON.
 pub async fn kernel_figures(rounds: usize) -> Result<String> {
@@ -102,8 +112,9 @@ pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
         eprintln!("{}: {} …", bench.name, bench.about);
-        let limit = format!("it did not end within {} s", LIMIT.as_secs());
-        let outcome = tokio::time::timeout(LIMIT, (bench.run)(effort)).await.context(limit);
+        let limit = if [BOOT, MEMORY].contains(&bench.name) { MACHINES_LIMIT } else { LIMIT };
+        let late = format!("it did not end within {} s", limit.as_secs());
+        let outcome = tokio::time::timeout(limit, (bench.run)(effort)).await.context(late);
         match outcome.flatten() {
             Ok(measured) => rows.extend(measured),
             // The others are worth their time all the same.

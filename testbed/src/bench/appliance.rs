@@ -1,0 +1,216 @@
+//! The appliance as a machine: from its power to its API, and what it takes of memory.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
+
+use super::{
+    Effort, race,
+    report::{Limit, Row},
+    stats::Samples,
+};
+use crate::{
+    scenario::{Capsule, Fleet, Machine},
+    substrate::Hardware,
+    sys,
+};
+
+const ROUNDS: usize = 5;
+const RATIO: f64 = 1.35;
+const USED_MIB: f64 = 150.0;
+const RESIDENT_MIB: f64 = 25.0;
+/// After the API answers, for what a start does beside it.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Images and programs of the profile that this program is of.
+const PROFILE: (&str, &str) =
+    if cfg!(debug_assertions) { ("image-dev", "debug") } else { ("image", "release") };
+/// What the firmware says when it hands over to the boot loader.
+const LOADER: &str = "BdsDxe: starting";
+/// What a system does that does nothing, in the place of the agent.
+const BARE: &str = "a bare system runs";
+/// Seconds since the kernel's start: now, when it ran the initramfs, when that had opened the root, and when the
+/// agent was started.
+const STAGES: &str = "cut -d' ' -f1 /proc/uptime; dmesg | grep -m1 'Run /init'; dmesg | grep -m1 'erofs: (device dm-'; \
+                      for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline)\" in \
+                      *'capsuled agent '*) cut -d' ' -f22 $p/stat;; esac; done";
+/// Kernel ticks of a process' start in a second (`USER_HZ`).
+const TICKS: f64 = 100.0;
+/// Resident, and of that its own, in KiB, of each process of ours.
+const RESIDENT: &str = "grep -hE '^(Name|VmRSS|RssAnon):' /proc/[0-9]*/status | grep -A2 'Name:.capsuled$'";
+
+/// The image that `make image` has built.
+fn image() -> Result<PathBuf> {
+    let image = sys::target_dir().join(PROFILE.0).join("capsule.img");
+    ensure!(image.exists(), "there is no {}; `make image` builds it", image.display());
+    Ok(image)
+}
+
+/// The same image with a program that only says that it runs, in the place of the agent.
+async fn bare_image() -> Result<PathBuf> {
+    let target = sys::target_dir();
+    let output = target.join("image-bare");
+    fs::create_dir_all(&output)?;
+    let program = output.join("init");
+    fs::write(&program, format!("#!/bin/sh\necho '{BARE}' >/dev/console\nexec sleep 2147483647\n"))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let initramfs = target.join("static/x86_64-unknown-linux-gnu").join(PROFILE.1).join("capsule-initramfs");
+    let mut build = Command::new(sys::program("capsule-images")?);
+    build.arg("--agent").arg(&program).arg("--initramfs").arg(initramfs);
+    build.args(["--image-version", "0.0.1", "--output"]).arg(&output);
+    build.arg("--cache").arg(target.join("image-cache")).kill_on_drop(true);
+    let built = build.stdout(Stdio::null()).output().await.context("cannot run capsule-images")?;
+    ensure!(built.status.success(), "no bare image: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(output.join("capsule.img"))
+}
+
+/// Power-on to API, beside the same kernel and initramfs with a bare system.
+pub async fn boot(effort: Effort) -> Result<Vec<Row>> {
+    let hardware = Hardware::of(image()?);
+    let bare = Fleet::builder(1).qemu(Hardware::of(bare_image().await?)).unattended().start().await?;
+    bare.vm("a").wait_console("", BARE).await?;
+    bare.vm("a").cut_power().await?;
+    // Its first boot makes the volume group, once.
+    let fleet = Fleet::builder(1).qemu(hardware).without_images().start().await?;
+    fleet.vm("a").power_down().await?;
+    let (mut ours, mut peer, mut stages) = (Samples::default(), Samples::default(), Stages::default());
+    for (round, at) in race::turns(effort.rounds(ROUNDS), 2) {
+        if at == 0 {
+            let took = start(&fleet, &mut stages, round > 0).await?;
+            fleet.vm("a").power_down().await?;
+            (round > 0).then(|| ours.push(took));
+        } else {
+            let vm = bare.vm("a");
+            let (before, began) = (vm.console()?, Instant::now());
+            vm.power_on().await?;
+            vm.wait_console(&before, BARE).await?;
+            (round > 0).then(|| peer.push(began.elapsed().as_secs_f64()));
+            vm.cut_power().await?;
+        }
+    }
+    fleet.passed();
+    bare.passed();
+    let peer = ("its kernel and initramfs, to a bare init".to_owned(), peer);
+    let whole = Row::against("power-on to API of a capsule", "s", &ours, &peer, Limit::Ratio(RATIO));
+    Ok(std::iter::once(whole).chain(stages.rows()).collect())
+}
+
+/// One boot; seconds until its API answers.
+async fn start(fleet: &Fleet, stages: &mut Stages, counts: bool) -> Result<f64> {
+    let (vm, capsule) = (fleet.vm("a"), fleet.capsule("a"));
+    let before = vm.console()?;
+    let began = Instant::now();
+    vm.power_on().await?;
+    let (loader, answers) = tokio::join!(loaded(&vm, &before, began), async {
+        capsule.wait_answers().await?;
+        anyhow::Ok(began.elapsed().as_secs_f64())
+    });
+    let (loader, answers) = (loader?, answers?);
+    if counts {
+        let told = capsule.fleetctl(&["debug", "--", "sh", "-c", STAGES]).await?.ok()?.stdout;
+        stages.take(loader, answers, began.elapsed().as_secs_f64(), &told)?;
+    }
+    Ok(answers)
+}
+
+async fn loaded(vm: &Machine<'_>, before: &str, began: Instant) -> Result<f64> {
+    vm.wait_console(before, LOADER).await?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Seconds of each part of a boot.
+#[derive(Default)]
+struct Stages([Samples; 6]);
+
+const STAGE_NAMES: [&str; 6] = [
+    "firmware",
+    "boot loader, and loading the kernel",
+    "kernel",
+    "initramfs",
+    "init, to the agent's start",
+    "agent, to its API",
+];
+
+impl Stages {
+    fn take(&mut self, loader: f64, answers: f64, now: f64, told: &str) -> Result<()> {
+        let lines: Vec<&str> = told.lines().collect();
+        let [uptime, run, root, agent] = lines[..] else {
+            anyhow::bail!("a capsule tells of its boot: {told}")
+        };
+        let stamp = |line: &str| -> Result<f64> {
+            let time = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            Ok(time.with_context(|| format!("no time in {line:?}"))?.0.trim().parse()?)
+        };
+        // What the command took to be started counts for the boot loader: a part of a second.
+        let kernel = now - uptime.trim().parse::<f64>()?;
+        let (run, root, agent) = (stamp(run)?, stamp(root)?, agent.trim().parse::<f64>()? / TICKS);
+        let parts = [loader, kernel - loader, run, root - run, agent - root, answers - kernel - agent];
+        self.0.iter_mut().zip(parts).for_each(|(samples, part)| samples.push(part));
+        Ok(())
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        let row = |(name, samples): (&str, &Samples)| {
+            Row::alone(&format!("of that, {name}"), "s", samples, Limit::None)
+        };
+        STAGE_NAMES.into_iter().zip(&self.0).map(row)
+    }
+}
+
+/// What a capsule without workloads takes.
+pub async fn memory(effort: Effort) -> Result<Vec<Row>> {
+    let fleet = Fleet::builder(1).qemu(Hardware::of(image()?)).without_images().start().await?;
+    let capsule = fleet.capsule("a");
+    let (mut used, mut resident, mut own) = (Samples::default(), Samples::default(), Samples::default());
+    for _ in 0..effort.rounds(ROUNDS) {
+        fleet.vm("a").power_down().await?;
+        fleet.vm("a").power_on().await?;
+        capsule.wait_answers().await?;
+        tokio::time::sleep(SETTLE).await;
+        used.push(used_mib(&capsule).await?);
+        let told = capsule.fleetctl(&["debug", "--", "sh", "-c", RESIDENT]).await?.ok()?.stdout;
+        let sum = |field: &str| -> f64 {
+            let lines = told.lines().filter_map(|line| line.strip_prefix(field));
+            lines.filter_map(|line| line.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1024.0
+        };
+        resident.push(sum("VmRSS:"));
+        own.push(sum("RssAnon:"));
+    }
+    fleet.passed();
+    Ok(vec![
+        Row::alone("memory of a capsule without workloads", "MiB", &used, Limit::Own(USED_MIB)),
+        Row::alone("of that, init and agent, resident", "MiB", &resident, Limit::Own(RESIDENT_MIB)),
+        Row::alone("of that, their own (anonymous)", "MiB", &own, Limit::None),
+    ])
+}
+
+async fn used_mib(capsule: &Capsule<'_>) -> Result<f64> {
+    let info = capsule.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
+    let info = info.get("result").unwrap_or(&info);
+    let bytes = |field: &str| -> Result<f64> {
+        let text = info[field].as_str().with_context(|| format!("no {field} in {info}"))?;
+        Ok(text.parse()?)
+    };
+    Ok((bytes("memoryTotalBytes")? - bytes("memoryAvailableBytes")?) / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_boot_are_its_whole() {
+        let mut stages = Stages::default();
+        let told = "11.50\n[    2.500000] Run /init as init process\n[    5.25] erofs: (device dm-0): mounted\n700\n";
+        stages.take(6.0, 20.0, 21.5, told).unwrap();
+        let parts: Vec<f64> = stages.0.iter().map(Samples::median).collect();
+        assert_eq!(parts, [6.0, 4.0, 2.5, 2.75, 1.75, 3.0]);
+        assert!(stages.take(6.0, 20.0, 21.5, "11.50\n").is_err());
+    }
+}
