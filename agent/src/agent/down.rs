@@ -97,8 +97,10 @@ async fn stop_tasks(runtime: &dyn Runtime) -> Result<(), RuntimeError> {
             if let Err(error) = runtime.signal(&sandbox.name, signal as i32, whom).await {
                 tracing::debug!(%error, workload = %sandbox.name, "it could not be signalled");
             }
-            if sandbox.task.as_ref().is_some_and(|task| task.state == TaskState::Paused) {
-                runtime.resume(&sandbox.name).await?;
+            if sandbox.task.as_ref().is_some_and(|task| task.state == TaskState::Paused)
+                && let Err(error) = runtime.resume(&sandbox.name).await
+            {
+                tracing::debug!(%error, workload = %sandbox.name, "it could not be resumed");
             }
         }
         let deadline = Instant::now() + wait;

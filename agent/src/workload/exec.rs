@@ -46,10 +46,7 @@ impl Workloads {
         let handle = self.handle(&start.name)?;
         let workload = handle.workload();
         let status = workload.as_ref().and_then(|workload| workload.status.as_ref());
-        if status.is_none_or(|status| status.pid == 0) {
-            return Err(WorkloadError::Conflict(not_running(&start.name, status)));
-        }
-        if status.is_some_and(|status| status.phase() == v1::Phase::Paused) {
+        if status.is_none_or(|status| status.pid == 0 || status.phase() == v1::Phase::Paused) {
             return Err(WorkloadError::Conflict(not_running(&start.name, status)));
         }
         if start.command.is_empty() {

@@ -154,9 +154,15 @@ fn run(desired: &Desired, observed: &Observed, volatile: &Volatile, now: Instant
         };
     };
     if sandbox.spec_hash != desired.spec_hash {
-        return match () {
-            () if !volatile.image_ready => Next::Do(Step::Pull),
-            () => clear_away(desired, observed, volatile, now).unwrap_or(Next::Do(Step::Remove)),
+        if volatile.image_ready {
+            return clear_away(desired, observed, volatile, now).unwrap_or(Next::Do(Step::Remove));
+        }
+        let is_stopping = |task: &Task| volatile.stopping.is_some_and(|stopping| stopping.pid == task.pid);
+        let stays = sandbox.task.as_ref().filter(|task| !is_stopping(task));
+        // For as long as the next one's image is not there, this one runs or stands still as any other.
+        return match stays.map(|task| let_run(volatile, task)) {
+            Some(next @ Next::Do(_)) => next,
+            _ => Next::Do(Step::Pull),
         };
     }
     match &sandbox.task {
@@ -248,10 +254,10 @@ fn keep_stopping(desired: &Desired, volatile: &Volatile, task: &Task, now: Insta
     }
     let deadline = stopping.since + desired.grace();
     Some(match () {
-        // It cannot hear its signal otherwise.
-        () if task.state == TaskState::Paused => Next::Do(Step::Resume { pid: task.pid }),
         () if stopping.killed => Next::WaitUntil(now + RECHECK),
         () if now >= deadline => Next::Do(Step::Kill { pid: task.pid }),
+        // It cannot hear its signal otherwise.
+        () if task.state == TaskState::Paused => Next::Do(Step::Resume { pid: task.pid }),
         () => Next::WaitUntil(deadline),
     })
 }

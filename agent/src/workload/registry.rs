@@ -71,6 +71,8 @@ pub(super) struct Parts {
     pub images: Arc<dyn ImageSource>,
     pub network: Option<Arc<dyn NetworkSource>>,
     pub volumes: Option<Arc<dyn VolumeSource>>,
+    /// What the volumes say of who writes to them.
+    hold: Option<watch::Receiver<Hold>>,
     pub state_dir: PathBuf,
     pub pulls: Semaphore,
     pub starts: Arc<Semaphore>,
@@ -111,7 +113,7 @@ impl Parts {
     /// Why a workload must not run on now, if it writes to volumes.
     pub fn hold(&self, desired: &Desired) -> Hold {
         let writes = desired.spec.mounts.iter().any(|mount| !mount.read_only);
-        self.volumes.as_ref().filter(|_| writes)?.hold().borrow().clone()
+        self.hold.as_ref().filter(|_| writes)?.borrow().clone()
     }
 
     pub fn tmp_dir(&self) -> PathBuf {
@@ -169,7 +171,9 @@ impl Workloads {
     /// Takes over what runs, removes what nobody wants, starts the actors.
     pub async fn start(parts: WorkloadParts) -> Result<Self, WorkloadError> {
         let WorkloadParts { store, events, runtime, images, network, volumes, state_dir } = parts;
+        let hold = volumes.as_ref().map(|volumes| volumes.hold());
         let parts = Arc::new(Parts {
+            hold,
             store,
             events,
             runtime,
@@ -199,8 +203,8 @@ impl Workloads {
         if let Some(network) = &all.parts.network {
             tokio::spawn(watch_fabric(Arc::downgrade(&all.registry), network.fabric_states()));
         }
-        if let Some(volumes) = &all.parts.volumes {
-            tokio::spawn(watch_hold(Arc::downgrade(&all.registry), volumes.hold()));
+        if let Some(hold) = all.parts.hold.clone() {
+            tokio::spawn(watch_hold(Arc::downgrade(&all.registry), hold));
         }
         Ok(all)
     }

@@ -20,7 +20,8 @@ impl Workloads {
     pub(super) async fn start_one(&self, name: &str) -> Result<Arc<Handle>, WorkloadError> {
         let handle = self.handle(name)?;
         let runs = handle.workload().is_some_and(|workload| {
-            workload.status.as_ref().is_some_and(|s| s.phase() == v1::Phase::Running)
+            let phase = workload.status.as_ref().map(v1::WorkloadStatus::phase);
+            matches!(phase, Some(v1::Phase::Running | v1::Phase::Paused))
         });
         if runs && handle.desired().wants_run() {
             return Ok(handle);

@@ -228,6 +228,35 @@ fn what_is_paused_goes_on_to_hear_that_it_is_to_end() {
 }
 
 #[test]
+fn what_runs_until_the_next_image_is_there_stands_still_and_goes_on_as_any_other() {
+    let mut world = World::new();
+    world.settle();
+    world.desired.spec_hash = "hash-1".into();
+    world.volatile.image_ready = false;
+    let step = |world: &World| next(&world.desired, &world.observed, &world.volatile, world.now);
+    assert_eq!(step(&world), Next::Do(Step::Pull));
+    world.volatile.hold = Some("there is no room".into());
+    assert_eq!(step(&world), Next::Do(Step::Pause { pid: 1 }));
+    world.observed.sandbox.as_mut().unwrap().task.as_mut().unwrap().state = TaskState::Paused;
+    assert_eq!(step(&world), Next::Do(Step::Pull));
+    world.volatile.hold = None;
+    assert_eq!(step(&world), Next::Do(Step::Resume { pid: 1 }));
+}
+
+#[test]
+fn what_does_not_go_on_is_killed_once_its_grace_is_over() {
+    let mut world = World::new();
+    world.settle();
+    world.hold = true;
+    world.step();
+    world.desired.state = DesiredState::Stopped;
+    world.volatile.stopping = Some(Stopping { pid: 1, since: world.now, killed: false });
+    let late = world.now + world.desired.grace();
+    let after = next(&world.desired, &world.observed, &world.volatile, late);
+    assert_eq!(after, Next::Do(Step::Kill { pid: 1 }));
+}
+
+#[test]
 fn a_preview_of_a_new_workload_is_the_whole_way_to_its_start() {
     let observed = Observed { sandbox: None, network: Link::Down, volumes: Link::Down };
     let steps = preview(&desired(), observed, Volatile::default());
