@@ -17,7 +17,10 @@ mod level;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -70,7 +73,9 @@ struct Inner {
     lvm: Lvm,
     events: Events,
     level_file: PathBuf,
-    state: watch::Sender<State>,
+    state: Mutex<State>,
+    /// Since the last look went well, one did not.
+    unseen: AtomicBool,
     hold: watch::Sender<Hold>,
     /// Held by whoever changes its size.
     resizing: tokio::sync::Mutex<()>,
@@ -100,7 +105,8 @@ impl Pool {
             lvm,
             events,
             level_file,
-            state: watch::Sender::new(State { fill, level }),
+            state: Mutex::new(State { fill, level }),
+            unseen: AtomicBool::new(false),
             hold: watch::Sender::new(None),
             resizing: tokio::sync::Mutex::default(),
             extend_after: Mutex::default(),
@@ -116,12 +122,12 @@ impl Pool {
 
     /// How full it was at the last look.
     pub(super) fn fill(&self) -> PoolFill {
-        self.0.state.borrow().fill
+        self.0.state().fill
     }
 
     /// Why it promises nothing now, where it does not.
     pub(super) fn refusal(&self) -> Option<String> {
-        let State { fill, level } = *self.0.state.borrow();
+        let State { fill, level } = self.0.state();
         let full = || {
             format!(
                 "the pool of volumes is {} % full, and promises nothing until it is below {} %; delete volumes that \
@@ -140,7 +146,7 @@ impl Pool {
     }
 
     pub(super) fn to_wire(&self) -> v1::Pool {
-        let State { fill, level } = *self.0.state.borrow();
+        let State { fill, level } = self.0.state();
         let error = damage(fill.mode).unwrap_or_default();
         let state = match level {
             _ if !error.is_empty() => v1::PoolState::Unusable,
@@ -161,12 +167,13 @@ impl Pool {
     /// Grows everything to a disk that became larger.
     pub(super) async fn grow_disk(&self) -> Result<Growth, GroupError> {
         let inner = &self.0;
-        let growth = {
+        let grown = {
             let _alone = inner.resizing.lock().await;
-            group::grow(inner.lvm.device()).await?
+            group::grow(inner.lvm.device()).await
         };
         inner.set_extend_after(None);
         inner.attend().await;
+        let growth = grown?;
         if growth.before != growth.after {
             let size = |bytes| Size::from_bytes(bytes).to_string();
             let text = format!(
@@ -185,11 +192,17 @@ impl Pool {
 impl Inner {
     /// One look, and what follows from it.
     async fn attend(&self) {
-        let fill = match look() {
-            Ok(Some(fill)) => fill,
-            Ok(None) => return tracing::error!("the pool of volumes is gone"),
-            Err(error) => return tracing::error!(%error, "the pool of volumes was not looked at"),
+        let fill = match look().and_then(|fill| fill.ok_or(PoolError::Missing)) {
+            Ok(fill) => fill,
+            Err(error) => {
+                // Once, not every second.
+                if !self.unseen.swap(true, Ordering::Relaxed) {
+                    tracing::error!(error = status::chain(&error), "the pool of volumes was not looked at");
+                }
+                return;
+            }
         };
+        self.unseen.store(false, Ordering::Relaxed);
         let fill = self.extended(fill).await;
         self.judge(fill);
     }
@@ -198,26 +211,26 @@ impl Inner {
     async fn extended(&self, mut fill: PoolFill) -> PoolFill {
         let is_due = |after: Option<Instant>| after.is_none_or(|after| after <= Instant::now());
         while level::wants_more(&fill) && damage(fill.mode).is_none() && is_due(self.extend_after()) {
-            match self.extend(&fill).await {
-                Ok(true) => {}
-                Ok(false) => self.set_extend_after(Some(Instant::now() + EXTEND_PAUSE)),
-                Err(error) => {
-                    let text = format!("the pool of volumes was not extended: {}", status::chain(&error));
-                    self.tell(NewEvent::new("pool", POOL, "ExtendFailed", text).warning());
-                    self.set_extend_after(Some(Instant::now() + EXTEND_PAUSE));
-                }
+            if let Err(error) = self.extend(&fill).await {
+                let text = format!("the pool of volumes was not extended: {}", status::chain(&error));
+                self.tell(NewEvent::new("pool", POOL, "ExtendFailed", text).warning());
             }
-            fill = look().ok().flatten().unwrap_or(fill);
+            let now = look().ok().flatten().unwrap_or(fill);
+            // Whatever lvm2 said: only what the kernel has counts.
+            if (now.data, now.metadata) == (fill.data, fill.metadata) {
+                self.set_extend_after(Some(Instant::now() + EXTEND_PAUSE));
+            }
+            fill = now;
         }
         fill
     }
 
-    /// `false` where the group has nothing left.
-    async fn extend(&self, fill: &PoolFill) -> Result<bool, LvmError> {
-        let _alone = self.resizing.lock().await;
+    /// By what the group has left; not while the disk is being grown, since who writes must be watched.
+    async fn extend(&self, fill: &PoolFill) -> Result<(), LvmError> {
+        let Ok(_alone) = self.resizing.try_lock() else { return Ok(()) };
         let extension = level::extension(fill, &self.lvm.group(GROUP).await?);
         let (what, size) = match extension {
-            None => return Ok(false),
+            None => return Ok(()),
             Some(Extension::Data(size)) => {
                 self.lvm.extend(GROUP, POOL, size).await?;
                 ("data", size)
@@ -229,14 +242,14 @@ impl Inner {
         };
         let text = format!("the pool of volumes has {} for {what} now", Size::from_bytes(size));
         self.tell(NewEvent::new("pool", POOL, "Extended", text));
-        Ok(true)
+        Ok(())
     }
 
     fn judge(&self, fill: PoolFill) {
-        let before = *self.state.borrow();
+        let before = self.state();
         let percent = level::percent(&fill);
         let level = before.level.at(percent);
-        self.state.send_replace(State { fill, level });
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { fill, level };
         if level != before.level {
             self.tell(crossing(before.level, level, percent));
             if let Err(error) = keep_level(&self.level_file, level) {
@@ -257,6 +270,10 @@ impl Inner {
             }
             changes
         });
+    }
+
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: NewEvent) {
