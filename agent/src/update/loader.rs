@@ -159,9 +159,13 @@ pub fn choose(entries: &[Entry]) -> Option<&Entry> {
     entries.iter().min_by(|one, other| one.order(other))
 }
 
-/// What the entry of a slot is; of several, which only a power cut leaves, the last one armed.
+/// What the entry of a slot is; of several, which only a power cut leaves, the last one armed, and of one
+/// that was being renamed the confirmed one.
 pub fn of_slot(entries: &[Entry], slot: Slot) -> Option<&Entry> {
-    entries.iter().filter(|entry| entry.name.slot == slot).max_by_key(|entry| entry.sequence)
+    entries
+        .iter()
+        .filter(|entry| entry.name.slot == slot)
+        .max_by_key(|entry| (entry.sequence, entry.name.tries == Tries::Unlimited))
 }
 
 /// Every entry of ours on the ESP.
@@ -226,10 +230,7 @@ fn put(esp: &Path, name: EntryName, version: &str) -> io::Result<()> {
 
 /// Removes what a power cut has left: half-written files, and of a slot's entries all but the last.
 pub fn tidy(esp: &Path) -> io::Result<()> {
-    match fs::remove_file(esp.join(ENTRIES).join(TEMPORARY)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    file::remove_all_if_exists(&esp.join(ENTRIES).join(TEMPORARY))?;
     let entries = read(esp)?;
     for entry in &entries {
         if of_slot(&entries, entry.name.slot).is_some_and(|last| last.name != entry.name) {

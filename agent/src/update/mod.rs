@@ -157,8 +157,9 @@ impl Updates {
     async fn resume(&self, was_tentative: bool) -> Result<(), UpdateError> {
         let [active, other] = self.contents(loader::tidy).await?;
         // The loader took the tries of a trial, and a confirmation takes the counter.
-        let has_counter = active.entry.as_ref().is_some_and(|entry| entry.name.tries != Tries::Unlimited);
-        let is_tentative = was_tentative && has_counter;
+        // Where the entry is gone, nobody has confirmed it.
+        let is_kept = active.entry.as_ref().is_some_and(|entry| entry.name.tries == Tries::Unlimited);
+        let is_tentative = was_tentative && !is_kept;
         self.inner.is_tentative.store(is_tentative, Ordering::SeqCst);
         let trial = Expectation::kept(&self.inner.boot_dir);
         let mut is_armed = false;
@@ -175,7 +176,7 @@ impl Updates {
         } else if !is_armed {
             self.forget_trial()?;
         }
-        if was_tentative && !has_counter {
+        if was_tentative && is_kept {
             // An agent that was killed in between may not have told.
             self.inner.machine.confirmed().await;
         }
@@ -306,6 +307,10 @@ impl Updates {
     pub async fn rollback(&self, soak: Option<Duration>, by: &str) -> Result<v1::UpdateStatus, UpdateError> {
         let Slots { active, version, .. } = &self.inner.slots;
         let other = active.other();
+        let (_, most) = push::TRIAL_LIMITS;
+        if soak.is_some_and(|soak| soak > most) {
+            return Err(UpdateError::Protocol("health ends a trial within 24 h".into()));
+        }
         self.check_idle()?;
         let [_, content] = self.contents(|_| Ok(())).await?;
         let good = content.entry.filter(|entry| entry.name.tries == Tries::Unlimited);
@@ -324,11 +329,10 @@ impl Updates {
 
     async fn arm_return(&self, slot: Slot, version: &str, soak: Duration) -> Result<(), UpdateError> {
         let (to, from) = (version.to_owned(), self.inner.slots.version.clone());
-        let insert = self.inner.store.write(move |tx| {
-            let id = table::insert_return(tx, &to, &from, slot)?;
-            let entry = table::newest(tx)?.filter(|entry| entry.id == id);
-            entry.ok_or_else(|| UpdateError::from(rusqlite::Error::QueryReturnedNoRows))
-        });
+        let insert = self
+            .inner
+            .store
+            .write(move |tx| Ok::<_, UpdateError>(table::insert_return(tx, &to, &from, slot)?));
         let entry = insert.await?;
         let trial = self.trial(slot, Some(soak), None);
         let trial = Expectation { version: version.to_owned(), ..trial };
@@ -377,12 +381,12 @@ impl Updates {
             return Ok(());
         }
         let (id, reason) = (entry.id, reason.to_owned());
-        self.inner.store.write(move |tx| Ok(table::set_state(tx, id, state, &reason).map(drop)?)).await
+        self.inner.store.write(move |tx| Ok(table::set_state(tx, id, state, &reason)?)).await
     }
 
     async fn arm_row(&self, entry: &Entry) -> Result<(), UpdateError> {
         let (id, boot_id) = (entry.id, self.inner.slots.boot_id.clone());
-        self.inner.store.write(move |tx| Ok(table::set_armed(tx, id, &boot_id).map(drop)?)).await
+        self.inner.store.write(move |tx| Ok(table::set_armed(tx, id, &boot_id)?)).await
     }
 
     /// What the active slot and the other one hold, after `first`.

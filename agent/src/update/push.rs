@@ -32,7 +32,7 @@ const UNKNOWN_ROOT_BYTES: u64 = capsule_bundle::MAX_ROOT_BYTES;
 /// A verity tree is less than this part of its data, and a superblock more.
 const TREE_PART: u64 = 120;
 /// Trials are given so long, at least and at most.
-const CONFIRM_WITHIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(24));
+pub(super) const TRIAL_LIMITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_hours(24));
 
 /// What a push is about.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ impl Updates {
         let manifest = signed.verify(&self.trusted().await?)?;
         let seconds = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         let (soak, within) = (seconds(begin.auto_confirm_seconds), seconds(begin.confirm_within_seconds));
-        let (least, most) = CONFIRM_WITHIN;
+        let (least, most) = TRIAL_LIMITS;
         let is_odd = |time: Option<Duration>, least| time.is_some_and(|time| time < least || time > most);
         if is_odd(soak, Duration::ZERO) || is_odd(within, least) {
             return Err(UpdateError::Protocol(format!(
@@ -278,10 +278,8 @@ impl Updates {
                 self.reboot_into(&entry).await;
             }
             Err(error) => {
-                if let UpdateError::Assembled { .. } = error
-                    && let Err(error) = staging::clear(&self.inner.staging_dir)
-                {
-                    tracing::warn!(%error, "what was collected of an update stays");
+                if matches!(error, UpdateError::Assembled { .. }) {
+                    self.clear_staging();
                 }
                 let reason = crate::status::chain(&error);
                 if let Err(error) = self.set_state(&entry, UpdateState::Failed, &reason).await {
@@ -330,7 +328,15 @@ impl Updates {
         .await?;
         self.arm_row(entry).await?;
         entry.state = UpdateState::Armed;
-        staging::clear(&self.inner.staging_dir)
+        self.clear_staging();
+        Ok(())
+    }
+
+    /// Not worth failing for: the next push begins with it.
+    fn clear_staging(&self) {
+        if let Err(error) = staging::clear(&self.inner.staging_dir) {
+            tracing::warn!(%error, "what was collected of an update stays");
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl updates_server::Updates for UpdatesService {
         &self,
         request: Request<v1::ConfirmUpdateRequest>,
     ) -> Result<Response<v1::UpdateStatus>, Status> {
-        let why = format!("{} has confirmed it", caller(&request));
+        let why = format!("{} has confirmed it", Caller::of(&request)?.name);
         Ok(Response::new(self.updates()?.confirm(&why).await?))
     }
 
@@ -57,7 +57,7 @@ impl updates_server::Updates for UpdatesService {
         &self,
         request: Request<v1::RollbackUpdateRequest>,
     ) -> Result<Response<v1::UpdateStatus>, Status> {
-        let by = caller(&request);
+        let by = Caller::of(&request)?.name;
         let seconds = request.into_inner().auto_confirm_seconds;
         let soak = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         Ok(Response::new(self.updates()?.rollback(soak, &by).await?))
@@ -81,7 +81,7 @@ impl updates_server::Updates for UpdatesService {
         &self,
         request: Request<v1::AddReleaseKeyRequest>,
     ) -> Result<Response<v1::ReleaseKey>, Status> {
-        let by = caller(&request);
+        let by = Caller::of(&request)?.name;
         Ok(Response::new(self.updates()?.add_key(&request.into_inner().key, &by).await?))
     }
 
@@ -89,7 +89,7 @@ impl updates_server::Updates for UpdatesService {
         &self,
         request: Request<v1::RemoveReleaseKeyRequest>,
     ) -> Result<Response<v1::RemoveReleaseKeyResponse>, Status> {
-        let by = caller(&request);
+        let by = Caller::of(&request)?.name;
         let v1::RemoveReleaseKeyRequest { number, force } = request.into_inner();
         let updates = self.updates()?;
         let number: KeyNumber = number.parse().map_err(|error: ReleaseKeyError| UpdateError::from(error))?;
@@ -97,9 +97,4 @@ impl updates_server::Updates for UpdatesService {
         updates.remove_key(number, last, &by).await?;
         Ok(Response::new(v1::RemoveReleaseKeyResponse {}))
     }
-}
-
-/// What the caller's operator is called.
-fn caller<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Caller>().map_or_else(String::new, |caller| caller.name.clone())
 }

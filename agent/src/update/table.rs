@@ -100,22 +100,7 @@ pub(super) fn begin(
     if let Some(found) = tx.query_row(&same, params![receiving, manifest.to_string()], entry).optional()? {
         return Ok(found);
     }
-    let made = format!(
-        "INSERT INTO system_update (version, from_version, slot, manifest, state, reason, armed_in, started_at, changed_at)
-         VALUES (?, ?, ?, ?, ?, '', '', ?, ?) RETURNING {COLUMNS}"
-    );
-    let values = params![
-        version.to_string(),
-        from.to_string(),
-        slot.to_string(),
-        manifest.to_string(),
-        receiving,
-        now,
-        now
-    ];
-    let made = tx.query_row(&made, values, entry)?;
-    tx.execute("DELETE FROM system_update WHERE id <= ?", [made.id - KEPT])?;
-    Ok(made)
+    insert(tx, &version.to_string(), from, slot, &manifest.to_string(), UpdateState::Receiving)
 }
 
 /// A return to the slot before, which comes from no bundle.
@@ -124,14 +109,27 @@ pub(super) fn insert_return(
     version: &str,
     from: &Version,
     slot: Slot,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<Entry> {
+    insert(tx, version, from, slot, "", UpdateState::Writing)
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    version: &str,
+    from: &Version,
+    slot: Slot,
+    manifest: &str,
+    state: UpdateState,
+) -> rusqlite::Result<Entry> {
     let now = to_millis(SystemTime::now());
-    tx.execute(
+    let made = format!(
         "INSERT INTO system_update (version, from_version, slot, manifest, state, reason, armed_in, started_at, changed_at)
-         VALUES (?, ?, ?, '', ?, '', '', ?, ?)",
-        params![version, from.to_string(), slot.to_string(), UpdateState::Writing as i32, now, now],
-    )?;
-    Ok(tx.last_insert_rowid())
+         VALUES (?, ?, ?, ?, ?, '', '', ?, ?) RETURNING {COLUMNS}"
+    );
+    let values = params![version, from.to_string(), slot.to_string(), manifest, state as i32, now, now];
+    let made = tx.query_row(&made, values, entry)?;
+    tx.execute("DELETE FROM system_update WHERE id <= ?", [made.id - KEPT])?;
+    Ok(made)
 }
 
 pub(super) fn set_state(
@@ -139,15 +137,12 @@ pub(super) fn set_state(
     id: i64,
     state: UpdateState,
     reason: &str,
-) -> rusqlite::Result<Option<Entry>> {
-    let sql = format!(
-        "UPDATE system_update SET state = ?, reason = ?, changed_at = ? WHERE id = ? RETURNING {COLUMNS}"
-    );
-    let values = params![state as i32, reason, to_millis(SystemTime::now()), id];
-    tx.query_row(&sql, values, entry).optional()
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE system_update SET state = ?, reason = ?, changed_at = ? WHERE id = ?";
+    tx.execute(sql, params![state as i32, reason, to_millis(SystemTime::now()), id]).map(drop)
 }
 
-pub(super) fn set_armed(tx: &Transaction<'_>, id: i64, boot_id: &str) -> rusqlite::Result<Option<Entry>> {
+pub(super) fn set_armed(tx: &Transaction<'_>, id: i64, boot_id: &str) -> rusqlite::Result<()> {
     tx.execute("UPDATE system_update SET armed_in = ? WHERE id = ?", params![boot_id, id])?;
     set_state(tx, id, UpdateState::Armed, "")
 }
