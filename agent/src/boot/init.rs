@@ -40,7 +40,11 @@ use super::{
     uplink::{self, Uplink},
     watchdog::{self, Watchdog},
 };
-use crate::{status, sys::file::write_atomic};
+use crate::{
+    identity::HOSTNAME_FILE,
+    status,
+    sys::{file::write_atomic, mount::Access, sysctl},
+};
 
 /// This program, where the image has it.
 const PROGRAM: &str = "/usr/sbin/capsuled";
@@ -107,7 +111,7 @@ fn read_handover() -> anyhow::Result<Handover> {
 fn words(esp: &Path) -> anyhow::Result<Words> {
     let cmdline = fs::read_to_string("/proc/cmdline")?;
     let read = |dir: &Path| Ok(fs::read_to_string(dir.join(WORDS_FILE)).unwrap_or_default());
-    let own = perm::with_esp(esp, read).unwrap_or_else(|error| {
+    let own = perm::with_esp(esp, Access::Read, read).unwrap_or_else(|error| {
         say(&format!("cannot read the ESP: {error}"));
         String::new()
     });
@@ -120,7 +124,7 @@ fn facts(handover: &Handover) -> anyhow::Result<BootFacts> {
     let entry = entry.unwrap_or_default();
     let release = fs::read_to_string(OS_RELEASE)?;
     Ok(BootFacts {
-        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        boot_id: sysctl::get(sysctl::BOOT_ID)?,
         version: version(&release).unwrap_or_default().to_owned(),
         slot: if slot == 'b' { Slot::B } else { Slot::A },
         tentative: entry.contains('+'),
@@ -418,7 +422,7 @@ impl Init {
 /// What the operator named it, else a name of the machine's own: `capsule-` and the end of its first
 /// card's hardware address.
 fn hostname() -> String {
-    let named = fs::read_to_string(Path::new(perm::STATE_DIR).join("hostname")).unwrap_or_default();
+    let named = fs::read_to_string(Path::new(perm::STATE_DIR).join(HOSTNAME_FILE)).unwrap_or_default();
     if !named.trim().is_empty() {
         return named.trim().to_owned();
     }

@@ -113,14 +113,14 @@ async fn mount_perm(device: &Path) -> Result<(), PermError> {
 
 fn mark(esp: &Path) -> Result<(), PermError> {
     let write = |dir: &Path| crate::sys::file::write_atomic(&dir.join(MARK), b"", 0o644);
-    with_esp(esp, write).map_err(|source| PermError::Io { attempt: "mark the ESP", source })
+    with_esp(esp, Access::Write, write).map_err(|source| PermError::Io { attempt: "mark the ESP", source })
 }
 
 fn look_at<T>(esp: &Path, look: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, PermError> {
-    with_esp(esp, look).map_err(|source| PermError::Io { attempt: "read the ESP", source })
+    with_esp(esp, Access::Read, look).map_err(|source| PermError::Io { attempt: "read the ESP", source })
 }
 
 /// Does something with the ESP's files, which are there for that long.
-pub fn with_esp<T>(esp: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    with_vfat(esp, Path::new(ESP), Access::Write, work)
+pub fn with_esp<T>(esp: &Path, access: Access, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    with_vfat(esp, Path::new(ESP), access, work)
 }

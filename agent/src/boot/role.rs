@@ -25,7 +25,7 @@ use crate::{
     install::disks,
     sys::{
         block::{self, SYSFS},
-        mount::{Access, with_vfat},
+        mount::Access,
     },
 };
 
@@ -33,8 +33,6 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Where the ESP is looked at.
-const ESP: &str = "/run/capsule/esp";
 
 /// Whether the medium that was booted can be taken out. Where that cannot be told, it is no installer.
 pub fn is_on_removable(facts: &BootFacts) -> bool {
@@ -66,5 +64,5 @@ pub async fn of_removable(facts: &BootFacts) -> Role {
 }
 
 fn is_capsules_own(esp: &Path) -> io::Result<bool> {
-    with_vfat(esp, Path::new(ESP), Access::Read, |dir| Ok(dir.join(perm::MARK).exists()))
+    perm::with_esp(esp, Access::Read, |dir| Ok(dir.join(perm::MARK).exists()))
 }

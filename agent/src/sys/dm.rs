@@ -6,11 +6,12 @@ use std::{
     path::Path,
 };
 
+use super::partition::SECTOR;
+
 /// Where it takes its calls.
 const CONTROL: &str = "/dev/mapper/control";
 /// How long a full pool lets writes wait before they fail, in seconds; 0 is for ever.
 const NO_SPACE_TIMEOUT: &str = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
-const SECTOR: u64 = 512;
 /// Of one block of a pool's metadata.
 const METADATA_BLOCK: u64 = 4096;
 

@@ -14,10 +14,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let (dir, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
     let next = dir.join(format!(".{}.new", name.display()));
-    match fs::remove_file(&next) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_all_if_exists(&next)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&next)?;
     file.write_all(content)?;
     file.sync_all()?;

@@ -56,6 +56,8 @@ pub fn with_vfat<T>(
     work: impl FnOnce(&Path) -> io::Result<T>,
 ) -> io::Result<T> {
     fs::create_dir_all(target)?;
+    // Whoever was killed in the middle may have left it there.
+    unmount_if_mounted(target)?;
     mount_vfat(device, target, access)?;
     let outcome = work(target);
     unmount_if_mounted(target)?;

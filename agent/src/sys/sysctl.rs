@@ -1,6 +1,9 @@
-//! Kernel parameters below /proc/sys/net. They belong to the calling thread's network namespace.
+//! Kernel parameters below /proc/sys. Those of `net` belong to the calling thread's network namespace.
 
 use std::{fs, io};
+
+/// Another one after each boot of this machine.
+pub const BOOT_ID: &str = "kernel/random/boot_id";
 
 /// The value of `name`, such as `net/ipv4/ip_forward`.
 pub fn get(name: &str) -> io::Result<String> {

@@ -10,7 +10,7 @@
 //! How one is told from none, and taken over, is [`daemon`]'s.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,11 +27,12 @@ use super::layout::{Layout, io_error};
 use crate::{
     event::{Events, NewEvent},
     runtime::RuntimeError,
-    sys::daemon::{self, Found, Running},
+    sys::{
+        daemon::{self, Found, Running},
+        sysctl,
+    },
 };
 
-/// Another one after each boot of this machine.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// containerd must answer within this time after its start.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Between looks at the socket of a containerd that is starting.
@@ -103,8 +104,8 @@ impl Core {
 
     async fn spawn(&self, lock: File) -> Result<Running, RuntimeError> {
         let attempt = || format!("start containerd ({})", self.program.display());
-        fs::read_to_string(BOOT_ID)
-            .and_then(|boot_id| self.layout.forget_other_boots(boot_id.trim()))
+        sysctl::get(sysctl::BOOT_ID)
+            .and_then(|boot_id| self.layout.forget_other_boots(&boot_id))
             .map_err(|error| io_error("clear", &self.layout.dir(), &error))?;
         let log = self.layout.open_log().map_err(|error| io_error("open", &self.layout.log(), &error))?;
         let errors = log.try_clone().map_err(|error| io_error("open", &self.layout.log(), &error))?;
