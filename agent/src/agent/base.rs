@@ -14,13 +14,18 @@ use crate::{
     sys::{file, lock::StateLock},
 };
 
-pub(super) struct Base {
+/// What it keeps for as long as it runs.
+pub(super) struct Standing {
     pub(super) lock: StateLock,
+    pub(super) identity: Identity,
+    pub(super) address: SocketAddr,
+}
+
+pub(super) struct Base {
+    pub(super) standing: Standing,
     pub(super) store: Store,
     pub(super) events: Events,
-    pub(super) identity: Identity,
     pub(super) listener: TcpListener,
-    pub(super) address: SocketAddr,
     /// An appliance's.
     pub(super) init: Option<InitLink>,
 }
@@ -47,6 +52,6 @@ impl Base {
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let init = config.appliance.then(|| InitLink::start(boot::link::SOCKET.into(), store.clone()));
-        Ok(Self { lock, store, events, identity, listener, address, init })
+        Ok(Self { standing: Standing { lock, identity, address }, store, events, listener, init })
     }
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use capsule_proto::v1::Mode;
 use tokio::sync::oneshot;
 
-use super::{Agent, announce, base::Base, flush, serve};
+use super::{Agent, base::Base, serve};
 use crate::{
     boot::{BootFacts, InitLink, report},
     config::Config,
-    discovery::{Discovery, Mdns},
+    discovery::Mdns,
     install::Installer,
     logging::LogRing,
     node::{Census, Counts, Facts, Node},
@@ -34,7 +34,8 @@ pub(super) fn start(
     (facts, init): (BootFacts, InitLink),
     log: Option<LogRing>,
 ) -> Agent {
-    let Base { lock, identity, events, listener, address, .. } = base;
+    let Base { standing, events, listener, .. } = base;
+    let identity = standing.identity.clone();
     let installer = Installer::new(facts, identity.clone(), init.clone());
     let node = Facts {
         mode: Mode::Installer,
@@ -50,10 +51,7 @@ pub(super) fn start(
     };
     tokio::spawn(report::keep(init, banner));
     let (stop, stopped) = oneshot::channel();
-    let server = tokio::spawn(serve::run_installer((identity.clone(), node, installer), listener, stopped));
-    let flusher = tokio::spawn(flush(identity.clone()));
-    announce(&identity, address, &events);
-    let discovery =
-        (config.mdns == Mdns::On).then(|| Discovery::start(identity.clone(), address, Mode::Installer));
-    Agent { identity, address, discovery, stop, server, flusher, _lock: lock }
+    let server = tokio::spawn(serve::run_installer((identity, node, installer), listener, stopped));
+    let announced = (config.mdns == Mdns::On).then_some(Mode::Installer);
+    Agent::serving(standing, &events, announced, (stop, server))
 }

@@ -34,7 +34,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 pub use appliance::Appliance;
 use engine::Engine;
 
-use base::Base;
+use base::{Base, Standing};
 
 use crate::{
     boot::{Role, perm, report},
@@ -151,19 +151,24 @@ impl Builder {
     }
 
     /// Starts it; when this resolves it serves.
-    pub async fn start(self) -> Result<Agent, StartError> {
-        let Self { config, runtime, log, claim_window, mut appliance } = self;
-        let boot = if config.appliance { appliance::facts() } else { None };
+    pub async fn start(mut self) -> Result<Agent, StartError> {
+        let boot = if self.config.appliance { appliance::facts() } else { None };
         let is_installer = boot.as_ref().is_some_and(|boot| boot.role == Role::Installer);
         let purpose = if is_installer { Purpose::Install } else { Purpose::Serve };
-        let base = Base::open(&config, purpose, claim_window).await?;
+        let base = Base::open(&self.config, purpose, self.claim_window).await?;
         if let Some((boot, init)) = boot.zip(base.init.clone()) {
             if is_installer {
-                return Ok(installer::start(&config, base, (boot, init), log));
+                return Ok(installer::start(&self.config, base, (boot, init), self.log));
             }
-            appliance = Some(Appliance::of_this_boot(boot, init));
+            self.appliance = Some(Appliance::of_this_boot(boot, init));
         }
-        let Base { lock, store, events, identity, listener, address, init } = base;
+        self.start_capsule(base).await
+    }
+
+    async fn start_capsule(self, base: Base) -> Result<Agent, StartError> {
+        let Self { config, runtime, log, appliance, .. } = self;
+        let Base { standing, store, events, listener, init } = base;
+        let identity = standing.identity.clone();
         let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
         let is_announced = runtime.is_none() && config.mdns == Mdns::On;
         let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
@@ -217,10 +222,7 @@ impl Builder {
             debug,
         };
         let server = tokio::spawn(serve::run(services, listener, stopped));
-        let flusher = tokio::spawn(flush(identity.clone()));
-        announce(&identity, address, &events);
-        let discovery = is_announced.then(|| Discovery::start(identity.clone(), address, mode));
-        Ok(Agent { identity, address, discovery, stop, server, flusher, _lock: lock })
+        Ok(Agent::serving(standing, &events, is_announced.then_some(mode), (stop, server)))
     }
 }
 
@@ -236,6 +238,20 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// One whose calls `server` answers until it is told to stop; the network hears of it as `announced`.
+    fn serving(
+        standing: Standing,
+        events: &Events,
+        announced: Option<Mode>,
+        (stop, server): (oneshot::Sender<()>, JoinHandle<()>),
+    ) -> Self {
+        let Standing { lock, identity, address } = standing;
+        let flusher = tokio::spawn(flush(identity.clone()));
+        announce(&identity, address, events);
+        let discovery = announced.map(|mode| Discovery::start(identity.clone(), address, mode));
+        Self { identity, address, discovery, stop, server, flusher, _lock: lock }
+    }
+
     /// How one is made.
     pub fn builder(config: Config) -> Builder {
         Builder { config, runtime: None, log: None, claim_window: identity::CLAIM_WINDOW, appliance: None }

@@ -71,7 +71,7 @@ impl identity_server::Identity for Identity {
         &self,
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
-        let key_id = caller(&request)?.key_id;
+        let key_id = Caller::of(&request)?.key_id;
         let missing = KeyChangeError::Unknown(key_id.to_string());
         let key = self.0.store.read(move |db| table::get(db, &key_id)).await?.ok_or(missing)?;
         Ok(Response::new(v1::WhoAmIResponse {
@@ -95,7 +95,7 @@ impl identity_server::Identity for Identity {
         &self,
         request: Request<v1::AddKeyRequest>,
     ) -> Result<Response<v1::OperatorKey>, Status> {
-        let by = caller(&request)?;
+        let by = Caller::of(&request)?;
         let request = request.into_inner();
         if !matches!(request.role(), Role::Viewer | Role::Operator | Role::Admin) {
             let message = "the role of the new key is not given; it is viewer, operator or admin";
@@ -113,7 +113,7 @@ impl identity_server::Identity for Identity {
         &self,
         request: Request<v1::RemoveKeyRequest>,
     ) -> Result<Response<v1::RemoveKeyResponse>, Status> {
-        let by = caller(&request)?;
+        let by = Caller::of(&request)?;
         let key_id = request.into_inner().key_id;
         let removed = self.remove(&key_id).await?;
         self.told(
@@ -128,7 +128,7 @@ impl identity_server::Identity for Identity {
         &self,
         request: Request<v1::RotateKeyRequest>,
     ) -> Result<Response<v1::OperatorKey>, Status> {
-        let old = caller(&request)?.key_id;
+        let old = Caller::of(&request)?.key_id;
         let v1::RotateKeyRequest { new_public_key, proof } = request.into_inner();
         let new_public_key = raw_key(&new_public_key)?;
         let proven = format!("capsule-rotate-key:{}:{old}", self.capsule_id());
@@ -213,11 +213,6 @@ impl Identity {
 
 fn keep_an_admin(tx: &Transaction<'_>, changed: &KeyId) -> Result<(), KeyChangeError> {
     if table::admins(tx)? == 0 { Err(KeyChangeError::LastAdmin(changed.clone())) } else { Ok(()) }
-}
-
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    let caller = request.extensions().get::<Caller>().cloned();
-    caller.ok_or_else(|| Status::internal("the caller is not known; this is a fault of the agent"))
 }
 
 fn raw_key(bytes: &[u8]) -> Result<PublicKey, KeyChangeError> {

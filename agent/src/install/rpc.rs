@@ -30,7 +30,7 @@ impl install_server::Install for Installer {
         &self,
         request: Request<v1::WriteDiskRequest>,
     ) -> Result<Response<Self::WriteStream>, Status> {
-        let by = caller(&request)?;
+        let by = Caller::of(&request)?;
         let v1::WriteDiskRequest { path, serial, hostname, reinstall } = request.into_inner();
         let hostname = Some(hostname).filter(|name| !name.is_empty());
         let hostname: Option<Name> = hostname.map(|name| name.parse()).transpose().map_err(|error| {
@@ -46,18 +46,13 @@ impl install_server::Install for Installer {
         &self,
         request: Request<v1::FinishInstallRequest>,
     ) -> Result<Response<v1::FinishInstallResponse>, Status> {
-        let by = caller(&request)?;
+        let by = Caller::of(&request)?;
         let installer = self.clone();
         // To its end, also where the caller hangs up: the disk boots from its first step on.
         let finished = tokio::spawn(async move { installer.make_bootable(&by).await }).await;
         let problem = finished.map_err(|panic| Status::internal(panic.to_string()))??;
         Ok(Response::new(v1::FinishInstallResponse { boot_order_problem: problem.unwrap_or_default() }))
     }
-}
-
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    let caller = request.extensions().get::<Caller>().cloned();
-    caller.ok_or_else(|| Status::internal("the caller is not known; this is a fault of the agent"))
 }
 
 fn describe(candidate: &Candidate) -> v1::InstallDisk {

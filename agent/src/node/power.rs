@@ -26,11 +26,10 @@ impl Node {
         Ok(history.boots().iter().map(describe).collect())
     }
 
-    pub(super) async fn stop_machine(&self, power_off: bool, caller: Option<&Caller>) -> Result<(), Status> {
+    pub(super) async fn stop_machine(&self, power_off: bool, by: &Caller) -> Result<(), Status> {
         let init = self.0.init.as_ref().ok_or_else(|| not_an_appliance("a machine is stopped"))?;
         let (how, word) = if power_off { (How::PowerOff, "power off") } else { (How::Reboot, "reboot") };
-        let who = caller.map_or("somebody", |caller| caller.name.as_str());
-        let detail = format!("{word} asked for by {who}");
+        let detail = format!("{word} asked for by {}", by.name);
         init.tell(ToInit::Stop(Stop { how, cause: Cause::Operator, detail })).await;
         Ok(())
     }

@@ -52,8 +52,8 @@ impl node_server::Node for Node {
         &self,
         request: Request<v1::RebootRequest>,
     ) -> Result<Response<v1::RebootResponse>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        self.stop_machine(request.into_inner().power_off, caller.as_ref()).await?;
+        let by = Caller::of(&request)?;
+        self.stop_machine(request.into_inner().power_off, &by).await?;
         Ok(Response::new(v1::RebootResponse {}))
     }
 
