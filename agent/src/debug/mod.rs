@@ -113,10 +113,11 @@ impl Debug {
 
     /// Makes a new one; the digest of its image.
     async fn make(&self, name: &Name, shell: &v1::DebugShell) -> Result<String, DebugError> {
+        // First, since it may take minutes: two of one name would not see each other.
+        let image = self.image(&shell.image).await?;
         if self.0.runtime.get(name).await?.is_some() {
             return Err(DebugError::Exists(name.clone()));
         }
-        let image = self.image(&shell.image).await?;
         let digest = image.digest.clone();
         let setup = Setup {
             name: name.clone(),

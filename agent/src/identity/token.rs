@@ -10,6 +10,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use super::Refusal;
 
+/// No token is later: the last second of the year 9999, in seconds since the epoch.
+const LATEST: u64 = 253_402_300_799;
+
 /// What a token must say.
 pub(super) struct Expected<'a> {
     pub(super) capsule_id: &'a str,
@@ -56,6 +59,9 @@ pub(super) fn check(token: &str, key: &DecodingKey, expected: &Expected<'_>) -> 
     }
     if claims.method != expected.method {
         return Err(Refusal::Method { named: shorten(&claims.method), method: shorten(expected.method) });
+    }
+    if claims.iat > LATEST {
+        return Err(Refusal::Skew { iat: claims.iat, now: expected.now });
     }
     let now = match expected.ahead {
         Ahead::Refused => expected.now,
