@@ -121,6 +121,11 @@ impl Session {
         FanOut { limit: self.global.parallel.into(), timeout }
     }
 
+    /// The one capsule that is meant, for what works with one.
+    pub fn only_target(&self, purpose: &str) -> Result<Target> {
+        only(self.targets()?, purpose)
+    }
+
     fn select(&self, selection: &Selection) -> Result<Vec<Target>> {
         self.fleet.resolve(selection).map_err(|error| usage(error.to_string()))
     }

@@ -197,8 +197,12 @@ pub async fn push(
     }
 }
 
+/// A time as the API has it, where 0 is none: whole seconds, rounded up.
+pub fn seconds(time: Option<Duration>) -> u32 {
+    time.map_or(0, |time| (time.as_secs_f64().ceil() as u32).max(1))
+}
+
 fn begin(file: &UpdateFile, options: &PushOptions) -> BeginUpdate {
-    let seconds = |time: Option<Duration>| time.map_or(0, |time| time.as_secs() as u32);
     BeginUpdate {
         manifest: file.signed.manifest.clone(),
         signature: file.signed.signature.clone(),
@@ -286,4 +290,17 @@ fn compress(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_given_is_never_told_as_none() {
+        let of = |millis| seconds(Some(Duration::from_millis(millis)));
+        assert_eq!([of(0), of(500), of(1000), of(1001)], [1, 1, 1, 2]);
+        assert_eq!(seconds(None), 0);
+        assert_eq!(seconds(Some(Duration::MAX)), u32::MAX);
+    }
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::image::short;
 use crate::{
     complete, conversation,
     exit::Exit,
@@ -91,9 +92,7 @@ impl Debug {
         if session.out.format != Format::Table {
             return Err(usage("debug prints what the command prints, which -o cannot shape; leave it out"));
         }
-        let [target] = &session.targets()?[..] else {
-            return Err(usage("debug works with one capsule, and several are meant; name one with -c"));
-        };
+        let target = session.only_target("debug")?;
         let start = self.start()?;
         let name = self.enter.as_ref().map_or_else(new_name, Name::to_string);
         let shell = DebugShell {
@@ -102,7 +101,7 @@ impl Debug {
             keep: self.keep,
             enter: self.enter.is_some(),
         };
-        let ended = run(session, target, shell, start).await;
+        let ended = run(session, &target, shell, start).await;
         if self.keep && ended.is_ok() {
             session.out.note(&format!(
                 "{name} is kept on {at}: `fleetctl -c {at} debug --enter {name}` goes in again, `--remove {name}` \
@@ -174,9 +173,7 @@ fn columns() -> Vec<Column> {
 fn row(shell: &DebugShellStatus) -> Vec<Cell> {
     let state = if shell.running { "running" } else { "ended" };
     let kept = if shell.kept { "yes" } else { "no" };
-    let digest = shell.image_digest.trim_start_matches("sha256:");
-    let image: String = digest.chars().take(12).collect();
-    vec![shell.name.as_str().into(), state.into(), kept.into(), image.into()]
+    vec![shell.name.as_str().into(), state.into(), kept.into(), short(&shell.image_digest).into()]
 }
 
 async fn remove(session: &Session, name: &Name) -> Result<Exit> {

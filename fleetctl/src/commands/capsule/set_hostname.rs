@@ -9,7 +9,6 @@ use clap::Args;
 
 use crate::{
     exit::Exit,
-    failure::usage,
     gather::gather,
     output::{answer::Layout, clean},
     session::{QUICK, Session},
@@ -30,9 +29,7 @@ pub struct SetHostname {
 impl SetHostname {
     /// Asks the one capsule that is meant.
     pub async fn run(self, session: &Session) -> Result<Exit> {
-        let [target] = <[_; 1]>::try_from(session.targets()?).map_err(|many| {
-            usage(format!("no two hosts share a name, and {} are meant; name one with -c", many.len()))
-        })?;
+        let target = session.only_target("set-hostname")?;
         let layout = Layout::lines(|answer: &SetHostnameResponse, _| {
             vec![format!(
                 "the host is called {} now, and was {}",

@@ -128,6 +128,6 @@ fn row(image: &Wire) -> Vec<Cell> {
 }
 
 /// The first 12 hex digits of a digest, as docker shows it.
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     digest.split_once(':').map_or(digest, |(_, hex)| hex).chars().take(12).collect()
 }

@@ -9,6 +9,7 @@ mod show;
 use std::time::Duration;
 
 use anyhow::Result;
+use capsule_client::update;
 use capsule_proto::{
     parse_duration,
     v1::{
@@ -98,8 +99,7 @@ async fn confirm(session: &Session) -> Result<Exit> {
 
 impl Rollback {
     async fn run(self, session: &Session) -> Result<Exit> {
-        let seconds = self.auto_confirm.map_or(0, |time| time.as_secs() as u32);
-        let request = RollbackUpdateRequest { auto_confirm_seconds: seconds };
+        let request = RollbackUpdateRequest { auto_confirm_seconds: update::seconds(self.auto_confirm) };
         let layout = Layout::lines(|status: &UpdateStatus, _| vec![show::returning(status)])
             .named(|status| vec![status.version.clone()]);
         gather(session, session.targets()?, session.timeout(PATIENT), layout, async |capsule| {

@@ -41,8 +41,6 @@ use crate::{
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// A capsule that cannot be reached for so long is given up.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// A trial that nobody ends is over after this long, where no flag says; as capsules have it.
-const CONFIRM_WITHIN: Duration = Duration::from_mins(15);
 /// Two reboots take no longer than this.
 const REBOOTS: Duration = Duration::from_mins(10);
 
@@ -74,7 +72,7 @@ pub struct Push {
     auto_confirm: Option<Duration>,
     /// Go back where nothing has kept the new system for so long
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15m")]
-    confirm_within: Option<Duration>,
+    confirm_within: Duration,
     /// Also a version before the one that runs
     #[arg(long)]
     allow_downgrade: bool,
@@ -127,7 +125,7 @@ impl Push {
             allow_downgrade: self.allow_downgrade,
             force: self.force,
             auto_confirm: self.auto_confirm,
-            confirm_within: self.confirm_within,
+            confirm_within: Some(self.confirm_within),
         };
         let job = Arc::new(Job { out: session.out, connector: session.connector()?, file, options });
         let rollout = Rollout {
@@ -235,7 +233,7 @@ impl Job {
         let wanted = Wanted {
             id: update.id,
             confirmed: soak.is_some(),
-            within: within.unwrap_or(CONFIRM_WITHIN) + soak.unwrap_or_default() + REBOOTS,
+            within: within.unwrap_or_default() + soak.unwrap_or_default() + REBOOTS,
         };
         let update = settle(&self.connector, &target, &wanted, &bar).await?;
         let state = update.state().to_string();
