@@ -35,20 +35,23 @@ up: setup ## build, start NODES capsules (3), adopt them, apply docs/examples, s
 down: ## stop that fleet and remove every trace of it
 	@if [ -n "$(BUILT)" ]; then $(BUILT) down; else echo "nothing was built, so nothing is up"; fi
 
+# Both releases are of the same materials.
+BUILD_IMAGE = $(BIN)/capsule-images --initramfs $(INITRAMFS) \
+  $(if $(RELEASE_KEY),--release-key '$(RELEASE_KEY)') $(if $(FIRMWARE),--firmware '$(FIRMWARE)') \
+  $(addprefix --trust ,$(TRUST)) $(addprefix --package ,$(PACKAGES))
+
 image: setup ## build the appliance: a disk to flash or boot, an update bundle, a list of what is in them
 	@$(CARGO) build --profile $(PROFILE) --quiet --bins
 	@RUSTFLAGS=-Ctarget-feature=+crt-static $(CARGO) build --profile $(PROFILE) --quiet --package capsule-initramfs $(STATIC)
-	@$(BIN)/capsule-images --agent $(BIN)/capsuled --initramfs $(INITRAMFS) --image-version '$(VERSION)' --output $(IMAGE) \
-	  $(if $(RELEASE_KEY),--release-key '$(RELEASE_KEY)') $(if $(FIRMWARE),--firmware '$(FIRMWARE)') \
-	  $(addprefix --trust ,$(TRUST)) $(addprefix --package ,$(PACKAGES))
+	@$(BUILD_IMAGE) --agent $(BIN)/capsuled --image-version '$(VERSION)' --output $(IMAGE)
 
 # For tests: the release after that one, whose agent does harm where its capsule's name says so.
 image-next: image
 	@rm -rf $(NEXT)-contents
 	@cp -r images/contents $(NEXT)-contents
 	@install -D --strip $(BIN)/capsuled $(NEXT)-contents/files/usr/lib/capsule/agent
-	@$(BIN)/capsule-images --agent $(BIN)/saboteur --initramfs $(INITRAMFS) --contents $(NEXT)-contents \
-	  --image-version '$(VERSION).next' --output $(NEXT)
+	@$(BUILD_IMAGE) --agent $(BIN)/saboteur --contents $(NEXT)-contents \
+	  --image-version '$(VERSION)$(if $(findstring +,$(VERSION)),.,+)next' --output $(NEXT)
 
 env: ## settings for a shell that operates it: eval "$(make -s env)"
 	@$(or $(BUILT),$(BIN)/testbed) env

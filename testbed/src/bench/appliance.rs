@@ -191,8 +191,7 @@ pub async fn memory(effort: Effort) -> Result<Vec<Row>> {
 }
 
 async fn used_mib(capsule: &Capsule<'_>) -> Result<f64> {
-    let info = capsule.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
-    let info = info.get("result").unwrap_or(&info);
+    let info = capsule.shown(&["capsule", "info"]).await?;
     let bytes = |field: &str| -> Result<f64> {
         let text = info[field].as_str().with_context(|| format!("no {field} in {info}"))?;
         Ok(text.parse()?)

@@ -46,8 +46,8 @@ async fn install_typing(fleet: &Fleet, capsule: &Capsule<'_>, typed: &str) -> Re
 }
 
 async fn fingerprint(capsule: &Capsule<'_>) -> Result<String> {
-    let shown = capsule.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
-    Ok(shown["result"]["fingerprint"].as_str().with_context(|| format!("{shown}"))?.to_owned())
+    let shown = capsule.shown(&["capsule", "info"]).await?;
+    Ok(shown["fingerprint"].as_str().with_context(|| format!("{shown}"))?.to_owned())
 }
 
 #[tokio::test]
@@ -96,8 +96,8 @@ async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut
     ensure!(again.code == 0 && again.stdout.contains("cut short"), "{}", again.stdout);
     eprintln!("installed: {:.1} s", again.elapsed.as_secs_f64());
 
-    let info = b.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?;
-    ensure!(info["result"]["mode"] == "MODE_APPLIANCE" && info["result"]["hostname"] == "b", "{info}");
+    let info = b.shown(&["capsule", "info"]).await?;
+    ensure!(info["mode"] == "MODE_APPLIANCE" && info["hostname"] == "b", "{info}");
     let pin = fingerprint(&b).await?;
     machine.pull_disk("system").await?;
     machine.power_cycle().await?;

@@ -22,14 +22,6 @@ const WRITER: &str = "cd /data; [ -f seed ] || { dd if=/dev/urandom of=new bs=1M
 /// Emulated, with much else to do beside.
 const LIMIT: Duration = Duration::from_mins(4);
 
-/// The answer of a command for one capsule.
-async fn answer(capsule: &Capsule<'_>, words: &[&str]) -> Result<Value> {
-    let words: Vec<&str> = words.iter().chain(&["-o", "json"]).copied().collect();
-    let mut shown = capsule.fleetctl(&words).await?.ok()?.json()?;
-    let row = if shown.is_array() { shown[0].take() } else { shown };
-    Ok(row.get("result").cloned().unwrap_or(row))
-}
-
 fn bytes(of: &Value, name: &str) -> Result<u64> {
     let number = of[name].as_u64().or_else(|| of[name].as_str()?.parse().ok());
     number.with_context(|| format!("{name} is not in {of}"))
@@ -52,14 +44,14 @@ async fn a_pool_filled_to_its_brim_damages_nothing_and_grows_with_its_disk() -> 
     let fleet = Fleet::builder(1).qemu(hardware).start().await?;
     let a = fleet.capsule("a");
     took("adopted");
-    let info = answer(&a, &["capsule", "info"]).await?;
+    let info = a.shown(&["capsule", "info"]).await?;
     ensure!(info["capabilities"].to_string().contains("volume/lvm"), "{info}");
     let small = bytes(&info["pool"], "dataBytes")?;
     let idle = a.fleetctl(&["capsule", "grow-disk"]).await?.ok()?;
     ensure!(idle.stdout.contains("used whole already"), "{}", idle.stdout);
 
     a.apply(&format!("{VOLUME}{}", shell("writer", WRITER, MOUNTS))).await?;
-    let volume = answer(&a, &["volume", "get", "data"]).await?;
+    let volume = a.shown(&["volume", "get", "data"]).await?;
     ensure!(volume["backend"] == "lvm", "{volume}");
     let status = until(&a, "PHASE_PAUSED").await?;
     ensure!(status["reason"].to_string().contains("grow-disk"), "{status}");
@@ -75,7 +67,7 @@ async fn a_pool_filled_to_its_brim_damages_nothing_and_grows_with_its_disk() -> 
     took("full after a power failure");
 
     fleet.vm("a").grow_disk("system", LARGE).await?;
-    let grown = answer(&a, &["capsule", "grow-disk"]).await?;
+    let grown = a.shown(&["capsule", "grow-disk"]).await?;
     took("grown");
     let (before, after) = (&grown["before"], &grown["after"]);
     ensure!(bytes(after, "diskBytes")? == LARGE, "{grown}");

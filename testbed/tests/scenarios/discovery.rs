@@ -77,7 +77,7 @@ async fn find(fleet: &Fleet, hostname: &str, words: &[&str]) -> Result<Value> {
 
 /// `capsule info` as an object.
 async fn info(capsule: &Capsule<'_>) -> Result<Value> {
-    Ok(capsule.fleetctl(&["capsule", "info", "-o", "json"]).await?.ok()?.json()?["result"].take())
+    capsule.shown(&["capsule", "info"]).await
 }
 
 /// What the operator remembers of a capsule.
