@@ -91,22 +91,7 @@ pub fn spdx(packages: &[&Package], tree: &Path, version: &str, root_hash: &str) 
         let licences = licences(tree, &package.name)?;
         let id = format!("SPDXRef-{}", package.name.replace('+', "-"));
         relations.push(relation("SPDXRef-image", "CONTAINS", &id));
-        listed.push(json!({
-            "SPDXID": id,
-            "name": package.name,
-            "versionInfo": package.version,
-            "supplier": "Organization: Debian",
-            "sourceInfo": format!("built from {} {}", package.source, package.source_version),
-            "downloadLocation": "NOASSERTION",
-            "filesAnalyzed": false,
-            "licenseConcluded": "NOASSERTION",
-            "licenseDeclared": expression(&licences),
-            "externalRefs": [{
-                "referenceCategory": "PACKAGE-MANAGER",
-                "referenceType": "purl",
-                "referenceLocator": format!("pkg:deb/debian/{}@{}?arch=amd64", package.name, escaped(&package.version)),
-            }],
-        }));
+        listed.push(of_debian(package, &id, &expression(&licences)));
         named.extend(licences);
     }
     Ok(json!({
@@ -120,6 +105,25 @@ pub fn spdx(packages: &[&Package], tree: &Path, version: &str, root_hash: &str) 
         "hasExtractedLicensingInfos": named.iter().filter_map(Licence::explained).collect::<Vec<_>>(),
         "relationships": relations,
     }))
+}
+
+fn of_debian(package: &Package, id: &str, licence: &str) -> Value {
+    json!({
+        "SPDXID": id,
+        "name": package.name,
+        "versionInfo": package.version,
+        "supplier": "Organization: Debian",
+        "sourceInfo": format!("built from {} {}", package.source, package.source_version),
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "licenseConcluded": "NOASSERTION",
+        "licenseDeclared": licence,
+        "externalRefs": [{
+            "referenceCategory": "PACKAGE-MANAGER",
+            "referenceType": "purl",
+            "referenceLocator": format!("pkg:deb/debian/{}@{}?arch=amd64", package.name, escaped(&package.version)),
+        }],
+    })
 }
 
 fn relation(from: &str, kind: &str, to: &str) -> Value {

@@ -50,35 +50,44 @@ async fn fingerprint(capsule: &Capsule<'_>) -> Result<String> {
     Ok(shown["fingerprint"].as_str().with_context(|| format!("{shown}"))?.to_owned())
 }
 
-#[tokio::test]
-async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut() -> Result<()> {
-    let started = Instant::now();
-    let stick = Hardware::built()?.stick(&[16 * GIB, 8 * GIB]);
-    let fleet = Fleet::builder(2).qemu(Hardware::built()?).machine("b", stick).start().await?;
-    let (a, b, machine) = (fleet.capsule("a"), fleet.capsule("b"), fleet.vm("b"));
-    b.wait_answers().await?;
-    eprintln!("a capsule and an installer: {:.1} s", started.elapsed().as_secs_f64());
-
-    let heard = discovered(&fleet, &["--wait-for", "2"]).await?;
+/// A capsule and an installer are heard as what they are, and neither is taken for the other.
+async fn are_told_apart(fleet: &Fleet) -> Result<()> {
+    let heard = discovered(fleet, &["--wait-for", "2"]).await?;
     let modes: Vec<_> = heard.iter().filter_map(|row| row["result"]["announced"]["mode"].as_str()).collect();
     ensure!(modes.contains(&"appliance") && modes.contains(&"installer"), "{heard:?}");
-    ensure!(discovered(&fleet, &["--installers", "--wait-for", "1"]).await?.len() == 1);
-
-    // Neither is taken for the other.
-    let refusal = fleet.fleetctl(&["adopt", &b.api()?.to_string(), "--yes"]).await?.expect_code(1)?.stderr;
+    ensure!(discovered(fleet, &["--installers", "--wait-for", "1"]).await?.len() == 1);
+    let (a, b) = (fleet.capsule("a").api()?.to_string(), fleet.capsule("b").api()?.to_string());
+    let refusal = fleet.fleetctl(&["adopt", &b, "--yes"]).await?.expect_code(1)?.stderr;
     ensure!(refusal.contains("fleetctl install"), "{refusal}");
-    let words = ["install", &a.api()?.to_string(), "--name", "c", "--yes"];
-    let refusal = fleet.fleetctl(&words).await?.expect_code(1)?.stderr;
+    let refusal = fleet.fleetctl(&["install", &a, "--name", "c", "--yes"]).await?.expect_code(1)?.stderr;
     ensure!(refusal.contains("is no installer"), "{refusal}");
-    // What it runs from, what cannot be chosen, and what nobody confirmed.
+    Ok(())
+}
+
+/// What it runs from, what cannot be chosen, and what nobody confirmed.
+async fn refuses(fleet: &Fleet, installer: &Capsule<'_>) -> Result<()> {
     for (words, why) in [
         (&["--yes", "--target", "system"][..], "the installer runs from it"),
         (&["--yes"], "choose one with --target"),
         (&["--target", "data-1"], "--fingerprint"),
     ] {
-        let refusal = install(&fleet, &b, words).await?.expect_code(2)?.stderr;
+        let refusal = install(fleet, installer, words).await?.expect_code(2)?.stderr;
         ensure!(refusal.contains(why), "{refusal}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut() -> Result<()> {
+    let started = Instant::now();
+    let stick = Hardware::built()?.stick(&[16 * GIB, 8 * GIB]);
+    let fleet = Fleet::builder(2).qemu(Hardware::built()?).machine("b", stick).start().await?;
+    let (b, machine) = (fleet.capsule("b"), fleet.vm("b"));
+    b.wait_answers().await?;
+    eprintln!("a capsule and an installer: {:.1} s", started.elapsed().as_secs_f64());
+
+    are_told_apart(&fleet).await?;
+    refuses(&fleet, &b).await?;
 
     let before = machine.console()?;
     let (cut, first) = tokio::join!(
