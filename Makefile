@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin:/sbin
 GIT_COUNT = $(shell git rev-list --count HEAD 2>/dev/null)
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)$(if $(GIT_COUNT),+$(GIT_COUNT).g$(shell git rev-parse --short HEAD))
 IMAGE := target/image$(if $(filter dev,$(PROFILE)),-dev)
-NEXT := target/image-next
+NEXT := $(IMAGE)-next
 STATIC := --target x86_64-unknown-linux-gnu --target-dir target/static
 INITRAMFS := target/static/x86_64-unknown-linux-gnu/$(notdir $(BIN))/capsule-initramfs
 

@@ -1,6 +1,6 @@
 //! `capsuled`, the program.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use capsuled::{
@@ -22,8 +22,6 @@ use wg::WgArgs;
 const WORKERS: usize = 2;
 /// Threads that wait for files and the kernel, at most.
 const BLOCKING_THREADS: usize = 16;
-/// How often memory that is not needed goes back to the system.
-const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The agent of a capsule.
 ///
@@ -126,7 +124,7 @@ async fn run_agent(config: Config) -> anyhow::Result<()> {
 /// Starting, a pull or fifty applies at once need memory that an idle agent does not. Never ends.
 async fn stay_small() {
     loop {
-        tokio::time::sleep(GIVE_BACK_INTERVAL).await;
+        tokio::time::sleep(memory::INTERVAL).await;
         memory::give_back();
     }
 }

@@ -20,6 +20,8 @@ use nix::{
     unistd::{ForkResult, Pid, getpid, sync},
 };
 
+use crate::sys::memory;
+
 /// For whoever looks at the console, before a machine without init starts anew.
 const READING_TIME: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,7 @@ pub fn split() -> io::Result<()> {
     match fork::fork()? {
         ForkResult::Child => waited_for.thread_unblock().map_err(io::Error::from),
         ForkResult::Parent { child } => {
+            memory::give_back();
             let Err(error) = reap_until(child, &waited_for);
             eprintln!("capsule: {error}; rebooting");
             std::thread::sleep(READING_TIME);

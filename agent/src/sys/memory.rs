@@ -2,7 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use std::{fs, ptr};
+use std::{fs, ptr, time::Duration};
+
+/// Between two times that a process gives back what it does not need.
+pub const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Arenas that malloc makes for threads; each may keep what was freed in it.
 const ARENAS: libc::c_int = 2;
@@ -25,27 +28,26 @@ pub fn bound_malloc() {
     }
 }
 
-/// Gives back pages that hold nothing but freed memory, and lets go of program code: the kernel maps
-/// 64 KiB around each instruction that ever ran, most of it code for starting up. What runs again is
-/// mapped again from the page cache, without reading the disk.
+/// Gives back pages that hold nothing but freed memory, and lets go of code and constants: the kernel maps
+/// 64 KiB around each of them that was ever used, most of it for starting up. What is used again is mapped
+/// again from the page cache, without reading the disk.
 pub fn give_back() {
     // SAFETY: malloc_trim touches only memory that the allocator has been given back.
     unsafe { libc::malloc_trim(0) };
-    let Ok(program) = std::env::current_exe() else { return };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let code = maps.lines().filter_map(|line| code_of(line, &program.to_string_lossy()));
-    for (start, end) in code {
-        // SAFETY: the mapping is private, backed by a file and never written (r-xp): the kernel
-        // shows the same bytes at the same addresses again when they are next read.
+    for (start, end) in maps.lines().filter_map(unwritten) {
+        // SAFETY: the mapping is private, backed by a file and never written: the kernel shows the same
+        // bytes at the same addresses again when they are next read.
         unsafe { libc::madvise(ptr::without_provenance_mut(start), end - start, libc::MADV_DONTNEED) };
     }
 }
 
-/// Where a line of `/proc/PID/maps` maps code of `program`.
-fn code_of(line: &str, program: &str) -> Option<(usize, usize)> {
+/// Where a line of `/proc/PID/maps` maps what cannot have been written: code of a program or library, or
+/// what comes first in one. Further parts that are read-only now were relocated before they became so.
+fn unwritten(line: &str) -> Option<(usize, usize)> {
     let (range, rest) = line.split_once(' ')?;
-    let is_code = rest.starts_with("r-xp ") && rest.ends_with(program);
-    let (start, end) = range.split_once('-').filter(|_| is_code)?;
+    let is_code = rest.starts_with("r-xp ") || rest.starts_with("r--p 00000000 ");
+    let (start, end) = range.split_once('-').filter(|_| is_code && rest.contains(" /"))?;
     Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
 }
 
@@ -54,13 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_that_cannot_have_been_written_is_let_go_of() {
-        let line = |mode| format!("55f1-66a2 {mode} 00567000 fe:00 709                    /usr/bin/capsuled");
-        assert_eq!(code_of(&line("r-xp"), "/usr/bin/capsuled"), Some((0x55f1, 0x66a2)));
-        for (mode, program) in
-            [("r--p", "/usr/bin/capsuled"), ("rwxp", "/usr/bin/capsuled"), ("r-xp", "/bin/x")]
-        {
-            assert_eq!(code_of(&line(mode), program), None);
+    fn only_what_cannot_have_been_written_is_let_go_of() {
+        let line = |mode, file| format!("55f1-66a2 {mode} fe:00 709                    {file}");
+        for mode in ["r-xp 0080c000", "r--p 00000000"] {
+            assert_eq!(unwritten(&line(mode, "/usr/bin/capsuled")), Some((0x55f1, 0x66a2)));
+            assert_eq!(unwritten(&line(mode, "[vdso]")), None);
+        }
+        for mode in ["r--p 02015000", "rw-p 00000000", "rwxp 0080c000", "r--s 00000000"] {
+            assert_eq!(unwritten(&line(mode, "/usr/bin/capsuled")), None, "{mode}");
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -28,46 +27,52 @@ const USED_MIB: f64 = 150.0;
 const RESIDENT_MIB: f64 = 25.0;
 /// After the API answers, for what a start does beside it.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Images and programs of the profile that this program is of.
-const PROFILE: (&str, &str) =
-    if cfg!(debug_assertions) { ("image-dev", "debug") } else { ("image", "release") };
+/// Where images and programs of the profile that this program is of are, and what that is called.
+pub(super) const PROFILE: (&str, &str, &str) =
+    if cfg!(debug_assertions) { ("image-dev", "debug", "dev") } else { ("image", "release", "release") };
 /// What the firmware says when it hands over to the boot loader.
 const LOADER: &str = "BdsDxe: starting";
-/// What a system does that does nothing, in the place of the agent.
+/// What `testbed/bare` says.
 const BARE: &str = "a bare system runs";
 /// Seconds since the kernel's start: now, when it ran the initramfs, when that had opened the root, and when the
 /// agent was started.
 const STAGES: &str = "cut -d' ' -f1 /proc/uptime; dmesg | grep -m1 'Run /init'; dmesg | grep -m1 'erofs: (device dm-'; \
                       for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline)\" in \
-                      *'capsuled agent '*) cut -d' ' -f22 $p/stat;; esac; done";
+                      '/usr/sbin/capsuled agent '*) cut -d' ' -f22 $p/stat;; esac; done";
 /// Kernel ticks of a process' start in a second (`USER_HZ`).
 const TICKS: f64 = 100.0;
-/// Resident, and of that its own, in KiB, of each process of ours.
-const RESIDENT: &str = "grep -hE '^(Name|VmRSS|RssAnon):' /proc/[0-9]*/status | grep -A2 'Name:.capsuled$'";
+/// Resident, and of that its own, in KiB, of init and of the agent, which have forgotten by then that they
+/// were asked.
+const RESIDENT: &str = "sleep 25; for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline)\" in \
+                        '/usr/sbin/capsuled init '|'/usr/sbin/capsuled agent '*) grep -E '^(VmRSS|RssAnon):' \
+                        $p/status;; esac; done";
 
 /// The image that `make image` has built.
-fn image() -> Result<PathBuf> {
+pub(super) fn image() -> Result<PathBuf> {
     let image = sys::target_dir().join(PROFILE.0).join("capsule.img");
     ensure!(image.exists(), "there is no {}; `make image` builds it", image.display());
     Ok(image)
 }
 
-/// The same image with a program that only says that it runs, in the place of the agent.
+/// The same image with a program in the place of init that only says that it runs.
 async fn bare_image() -> Result<PathBuf> {
-    let target = sys::target_dir();
-    let output = target.join("image-bare");
+    let output = sys::target_dir().join("image-bare");
     fs::create_dir_all(&output)?;
-    let program = output.join("init");
-    fs::write(&program, format!("#!/bin/sh\necho '{BARE}' >/dev/console\nexec sleep 2147483647\n"))?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    build_image(&sys::program("bare")?, "0.0.1", &output).await?;
+    Ok(output.join("capsule.img"))
+}
+
+/// The same image with another agent, and its bundle.
+pub(super) async fn build_image(agent: &Path, version: &str, output: &Path) -> Result<()> {
+    let target = sys::target_dir();
     let initramfs = target.join("static/x86_64-unknown-linux-gnu").join(PROFILE.1).join("capsule-initramfs");
     let mut build = Command::new(sys::program("capsule-images")?);
-    build.arg("--agent").arg(&program).arg("--initramfs").arg(initramfs);
-    build.args(["--image-version", "0.0.1", "--output"]).arg(&output);
+    build.arg("--agent").arg(agent).arg("--initramfs").arg(initramfs);
+    build.args(["--image-version", version]).arg("--output").arg(output);
     build.arg("--cache").arg(target.join("image-cache")).kill_on_drop(true);
     let built = build.stdout(Stdio::null()).output().await.context("cannot run capsule-images")?;
-    ensure!(built.status.success(), "no bare image: {}", String::from_utf8_lossy(&built.stderr));
-    Ok(output.join("capsule.img"))
+    ensure!(built.status.success(), "no image: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(())
 }
 
 /// Power-on to API, beside the same kernel and initramfs with a bare system.

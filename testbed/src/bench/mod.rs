@@ -4,7 +4,7 @@
 //! - [`stats`], [`report`]: medians, ratios and the table that docs/benchmarks.md holds;
 //! - [`peer`]: what else does the job: `ctr`, podman, ssh;
 //! - one file per bench: [`start`], [`many`], [`info`], [`simulated`], [`idle`], [`push`],
-//!   [`image`], [`appliance`];
+//!   [`image`], [`appliance`], [`update`];
 //! - [`mesh`]: WireGuard in userspace; [`fabric`]: what capsules make of it.
 
 mod appliance;
@@ -21,6 +21,7 @@ pub mod report;
 mod simulated;
 mod start;
 pub mod stats;
+mod update;
 
 use std::time::Duration;
 
@@ -91,12 +92,14 @@ pub const ALL: &[Bench] = &[
     Bench { name: IMAGE, about: "the appliance's image", run: |e| Box::pin(image::run(e)) },
     Bench { name: BOOT, about: "power-on to API of an appliance", run: |e| Box::pin(appliance::boot(e)) },
     Bench { name: MEMORY, about: "memory of an appliance", run: |e| Box::pin(appliance::memory(e)) },
+    Bench { name: UPDATE, about: "an update of an appliance", run: |e| Box::pin(update::run(e)) },
 ];
 
 /// Benches of the appliance.
 const IMAGE: &str = "image";
 const BOOT: &str = "boot";
 const MEMORY: &str = "memory";
+const UPDATE: &str = "update";
 
 /// What the bench mesh-kernel measures in a guest, in JSON.
 pub async fn kernel_figures(rounds: usize) -> Result<String> {
@@ -112,7 +115,7 @@ pub async fn run(names: &[String], effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
         eprintln!("{}: {} …", bench.name, bench.about);
-        let limit = if [IMAGE, BOOT, MEMORY].contains(&bench.name) { APPLIANCE_LIMIT } else { LIMIT };
+        let limit = if [IMAGE, BOOT, MEMORY, UPDATE].contains(&bench.name) { APPLIANCE_LIMIT } else { LIMIT };
         let late = format!("it did not end within {} s", limit.as_secs());
         let outcome = tokio::time::timeout(limit, (bench.run)(effort)).await.context(late);
         match outcome.flatten() {

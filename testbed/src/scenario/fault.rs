@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{Capsule, Fleet};
-use crate::{substrate::fault::Faults, sys::process::Process};
+use crate::{
+    substrate::{fault::Faults, qemu::stop_leases},
+    sys::process::Process,
+};
 
 /// For containerd to die of SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -26,6 +29,11 @@ impl Fleet {
     /// Ends the split.
     pub fn join(&self) -> Result<()> {
         self.split(&[])
+    }
+
+    /// Ends the DHCP server that gives machines their addresses.
+    pub fn stop_dhcp(&self) -> Result<()> {
+        stop_leases(&self.testbed())
     }
 
     fn fault(&self, change: impl FnOnce(&mut Faults) -> Result<()>) -> Result<()> {

@@ -44,3 +44,27 @@ async fn a_slot_with_a_damaged_block_is_not_run() -> Result<()> {
     fleet.passed();
     Ok(())
 }
+
+#[tokio::test]
+async fn a_machine_that_panics_starts_again_and_one_whose_perm_is_gone_is_nobodys_to_claim() -> Result<()> {
+    // An interrupt finds the kernel anywhere, and firmware that is called then may stand still at the next start.
+    let hardware = Hardware::built()?.kernel_words("efi_pstore.pstore_disable=1");
+    let fleet = Fleet::builder(1).qemu(hardware).without_images().start().await?;
+    let a = fleet.vm("a");
+    a.panic().await?;
+    a.wait_resets(1).await?;
+    fleet.capsule("a").wait_answers().await?;
+    fleet.capsule("a").wait_healthy().await?;
+
+    a.cut_power().await?;
+    // LVM's label is in the first sectors.
+    a.corrupt("capsule-pv", 0).await?;
+    let before = a.console()?;
+    a.power_on().await?;
+    a.wait_console(&before, "/perm is gone").await?;
+    ensure!(!answers(&fleet, "a").await?, "it answers without /perm");
+    let adopted = fleet.fleetctl(&["adopt", &fleet.capsule("a").api()?.to_string(), "--yes"]).await?;
+    ensure!(adopted.code != 0, "it was adopted without /perm: {}", adopted.stdout);
+    fleet.passed();
+    Ok(())
+}

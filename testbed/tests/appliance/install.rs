@@ -50,17 +50,29 @@ async fn fingerprint(capsule: &Capsule<'_>) -> Result<String> {
     Ok(shown["fingerprint"].as_str().with_context(|| format!("{shown}"))?.to_owned())
 }
 
-/// A capsule and an installer are heard as what they are, and neither is taken for the other.
+/// Capsules and installers are heard as what they are, and neither is taken for the other.
 async fn are_told_apart(fleet: &Fleet) -> Result<()> {
-    let heard = discovered(fleet, &["--wait-for", "2"]).await?;
-    let modes: Vec<_> = heard.iter().filter_map(|row| row["result"]["announced"]["mode"].as_str()).collect();
-    ensure!(modes.contains(&"appliance") && modes.contains(&"installer"), "{heard:?}");
-    ensure!(discovered(fleet, &["--installers", "--wait-for", "1"]).await?.len() == 1);
-    let (a, b) = (fleet.capsule("a").api()?.to_string(), fleet.capsule("b").api()?.to_string());
-    let refusal = fleet.fleetctl(&["adopt", &b, "--yes"]).await?.expect_code(1)?.stderr;
+    let heard = discovered(fleet, &["--wait-for", "5"]).await?;
+    let count = |mode: &str| heard.iter().filter(|row| row["result"]["announced"]["mode"] == mode).count();
+    ensure!(count("appliance") == 3 && count("installer") == 2, "{heard:?}");
+    ensure!(discovered(fleet, &["--installers", "--wait-for", "2"]).await?.len() == 2);
+    let (a, d) = (fleet.capsule("a").api()?.to_string(), fleet.capsule("d").api()?.to_string());
+    let refusal = fleet.fleetctl(&["adopt", &d, "--yes"]).await?.expect_code(1)?.stderr;
     ensure!(refusal.contains("fleetctl install"), "{refusal}");
-    let refusal = fleet.fleetctl(&["install", &a, "--name", "c", "--yes"]).await?.expect_code(1)?.stderr;
+    let refusal = fleet.fleetctl(&["install", &a, "--name", "f", "--yes"]).await?.expect_code(1)?.stderr;
     ensure!(refusal.contains("is no installer"), "{refusal}");
+    Ok(())
+}
+
+/// It comes up from the disk that it was installed to, without the stick, and is whom it was taken for.
+async fn starts_from_its_disk(capsule: &Capsule<'_>) -> Result<()> {
+    let machine = capsule.vm();
+    let pin = fingerprint(capsule).await?;
+    machine.pull_disk("system").await?;
+    machine.power_cycle().await?;
+    capsule.wait_answers().await?;
+    capsule.wait_healthy().await?;
+    ensure!(fingerprint(capsule).await? == pin);
     Ok(())
 }
 
@@ -81,13 +93,12 @@ async fn refuses(fleet: &Fleet, installer: &Capsule<'_>) -> Result<()> {
 async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut() -> Result<()> {
     let started = Instant::now();
     let stick = Hardware::built()?.stick(&[16 * GIB, 8 * GIB]);
-    let fleet = Fleet::builder(2).qemu(Hardware::built()?).machine("b", stick).start().await?;
-    let (b, machine) = (fleet.capsule("b"), fleet.vm("b"));
-    b.wait_answers().await?;
-    eprintln!("a capsule and an installer: {:.1} s", started.elapsed().as_secs_f64());
+    let fleet = Fleet::builder(1).qemu(stick.clone()).machine("a", stick).without_images().start().await?;
+    let (a, machine) = (fleet.capsule("a"), fleet.vm("a"));
+    a.wait_answers().await?;
+    eprintln!("an installer: {:.1} s", started.elapsed().as_secs_f64());
 
-    are_told_apart(&fleet).await?;
-    refuses(&fleet, &b).await?;
+    refuses(&fleet, &a).await?;
 
     let before = machine.console()?;
     let (cut, first) = tokio::join!(
@@ -95,42 +106,74 @@ async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut
             machine.wait_console(&before, "copying (").await?;
             machine.cut_power().await
         },
-        install(&fleet, &b, &["--yes", "--target", "data-1"])
+        install(&fleet, &a, &["--yes", "--target", "data-1"])
     );
     cut?;
     first?.expect_code(1)?;
     machine.power_on().await?;
-    b.wait_answers().await?;
-    let again = install_typing(&fleet, &b, "y\ndata-1\n").await?;
+    a.wait_answers().await?;
+    let again = install_typing(&fleet, &a, "y\ndata-1\n").await?;
     ensure!(again.code == 0 && again.stdout.contains("cut short"), "{}", again.stdout);
     eprintln!("installed: {:.1} s", again.elapsed.as_secs_f64());
 
-    let info = b.shown(&["capsule", "info"]).await?;
-    ensure!(info["mode"] == "MODE_APPLIANCE" && info["hostname"] == "b", "{info}");
-    let pin = fingerprint(&b).await?;
-    machine.pull_disk("system").await?;
-    machine.power_cycle().await?;
-    b.wait_answers().await?;
-    b.wait_healthy().await?;
-    ensure!(fingerprint(&b).await? == pin);
+    let info = a.shown(&["capsule", "info"]).await?;
+    ensure!(info["mode"] == "MODE_APPLIANCE" && info["hostname"] == "a", "{info}");
+    starts_from_its_disk(&a).await?;
     for archive in fixtures::ensure_archives(&fleet.dir().join("images"))? {
         let archive = archive.display().to_string();
-        b.fleetctl(&["image", "push", &archive]).await?.ok()?;
+        a.fleetctl(&["image", "push", &archive]).await?.ok()?;
     }
-    b.apply(&echo("web", WEB)).await?;
-    fleet.expect_reachable("web@b", 8080).await?;
+    a.apply(&echo("web", WEB)).await?;
+    fleet.expect_reachable("web@a", 8080).await?;
 
-    // The stick comes back beside what it has installed.
     machine.cut_power().await?;
     let other = std::fs::metadata(machine.disk("data-2").await?.path())?;
     ensure!(other.blocks() == 0, "the other disk was written: {} blocks", other.blocks());
+    eprintln!("all of it: {:.1} s", started.elapsed().as_secs_f64());
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_installers_beside_three_capsules_are_heard_and_install_at_once_and_once_more() -> Result<()> {
+    let started = Instant::now();
+    let took = |what: &str| eprintln!("{what}: {:.1} s", started.elapsed().as_secs_f64());
+    let (disk, stick) = (Hardware::built()?, Hardware::built()?.stick(&[8 * GIB]));
+    let builder = Fleet::builder(5).qemu(disk.clone()).machine("c", disk.fixed_address());
+    let fleet = builder.machine("d", stick.clone()).machine("e", stick).without_images().start().await?;
+    let (d, e) = (fleet.capsule("d"), fleet.capsule("e"));
+    tokio::try_join!(d.wait_answers(), e.wait_answers())?;
+    took("three capsules and two installers");
+    let running = ["debug", "--", "sh", "-c", "cat /proc/cmdline /proc/[0-9]*/comm"];
+    let told = fleet.capsule("c").fleetctl(&running).await?.ok()?.stdout;
+    ensure!(
+        told.contains("capsule.net=static") && !told.contains("dhcpcd"),
+        "c asks for its address: {told}"
+    );
+    are_told_apart(&fleet).await?;
+    for name in ["a", "b", "c"] {
+        fleet.vm(name).cut_power().await?;
+    }
+
+    let (first, second) = tokio::try_join!(install(&fleet, &d, &["--yes"]), install(&fleet, &e, &["--yes"]))?;
+    first.ok()?;
+    second.ok()?;
+    took("both are installed");
+    tokio::try_join!(starts_from_its_disk(&d), starts_from_its_disk(&e))?;
+    took("and have started from their disks");
+
+    // The stick comes back, to begin anew on what it has installed.
+    fleet.vm("e").cut_power().await?;
+    let (machine, pin) = (fleet.vm("d"), fingerprint(&d).await?);
+    machine.cut_power().await?;
     machine.plug_disk("system").await?;
     machine.power_on().await?;
-    b.wait_answers().await?;
-    let words = ["install", &b.api()?.to_string(), "--name", "c", "--yes", "--target", "data-1"];
-    let refusal = fleet.fleetctl(&words).await?.expect_code(2)?.stderr;
+    d.wait_answers().await?;
+    let refusal = install(&fleet, &d, &["--yes", "--target", "data-1"]).await?.expect_code(2)?.stderr;
     ensure!(refusal.contains("--reinstall erases"), "{refusal}");
-    eprintln!("all of it: {:.1} s", started.elapsed().as_secs_f64());
+    install(&fleet, &d, &["--yes", "--target", "data-1", "--reinstall"]).await?.ok()?;
+    took("d is installed once more");
+    ensure!(fingerprint(&d).await? != pin, "it is the same capsule still");
     fleet.passed();
     Ok(())
 }

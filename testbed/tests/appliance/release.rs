@@ -1,11 +1,12 @@
 //! Releases: the one that machines boot, and the one after it, whose agent does harm where its capsule's name
 //! asks for it (`testbed/saboteur`).
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use testbed::{
     scenario::{Capsule, Output},
+    substrate::qemu,
     sys,
 };
 use tokio::process::Child;
@@ -25,17 +26,12 @@ impl Release {
 
     /// What `make image-next` built.
     pub fn next() -> Result<Self> {
-        Self::find("image-next", "make image-next PROFILE=dev")
+        Self::find("image-dev-next", "make image-next PROFILE=dev")
     }
 
     fn find(dir: &str, made_by: &str) -> Result<Self> {
-        let dir = sys::target_dir().join(dir);
-        let missing = || format!("there is no bundle in {}: `{made_by}` makes it", dir.display());
-        let bundle = fs::read_dir(&dir)
-            .with_context(missing)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|kind| kind == "update"))
-            .with_context(missing)?;
+        let made = qemu::bundle_in(&sys::target_dir().join(dir));
+        let bundle = made.with_context(|| format!("`{made_by}` makes it"))?;
         let name = bundle.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let version = name.strip_prefix("capsule-").unwrap_or(&name).to_owned();
         Ok(Self { bundle, version })

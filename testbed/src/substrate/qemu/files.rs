@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -109,13 +110,18 @@ impl Files {
     ) -> Result<Machine> {
         let firmware = |name: &str| Path::new(FIRMWARE).join(name);
         let (code, template) = (firmware("OVMF_CODE_4M.fd"), firmware("OVMF_VARS_4M.fd"));
+        let mut words = hardware.kernel_words.clone();
+        if hardware.fixed_address {
+            let (address, gateway) = (plan.node(position).0, plan.operator().0);
+            let _ = write!(words, " capsule.net=static,address={address}/24,gateway={gateway}");
+        }
         let network = Network::tap(&Plan::port(&node.name)).mac(plan.mac(position));
         let machine = Machine::new(program()?)
             .accelerator(accelerator)
             .cpus(hardware.cpus)
             .memory_mib(hardware.memory_mib)
             .firmware(Firmware::new(code, template, self.dir.join("variables.fd")))
-            .smbios_string(&format!("{STUB_WORDS}{}", hardware.kernel_words))
+            .smbios_string(&format!("{STUB_WORDS}{words}"))
             .network(network)
             .watchdog()
             .tpm(self.tpm())

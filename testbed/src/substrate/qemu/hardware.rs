@@ -1,6 +1,9 @@
 //! What a machine is asked to have.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -37,6 +40,9 @@ pub struct Hardware {
     /// What its clock says whenever its power comes on, in UTC; the right time where absent.
     #[serde(default)]
     pub clock: Option<String>,
+    /// Whether it is told its address by its command line, and asks nobody.
+    #[serde(default)]
+    pub fixed_address: bool,
 }
 
 /// What an image is on.
@@ -74,6 +80,7 @@ impl Hardware {
             memory_mib: 1024,
             kernel_words: KERNEL_WORDS.to_owned(),
             clock: None,
+            fixed_address: false,
         }
     }
 
@@ -100,11 +107,26 @@ impl Hardware {
         self
     }
 
+    /// Its address by its command line, where no DHCP server gives one.
+    #[must_use]
+    pub fn fixed_address(mut self) -> Self {
+        self.fixed_address = true;
+        self
+    }
+
     /// Names of its disks.
     pub fn disks(&self) -> Vec<String> {
         let data = (1..=self.data_bytes.len()).map(|at| format!("data-{at}"));
         std::iter::once(SYSTEM.to_owned()).chain(data).collect()
     }
+}
+
+/// The update bundle that `make image` left in a directory.
+pub fn bundle_in(dir: &Path) -> Result<PathBuf> {
+    let missing = || format!("there is no bundle in {}", dir.display());
+    let files = fs::read_dir(dir).with_context(missing)?;
+    let mut paths = files.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.find(|path| path.extension().is_some_and(|kind| kind == "update")).with_context(missing)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Addresses for machines, by DHCP: Debian's dnsmasq on the hub's bridge. Who has which is known
 //! beforehand, by the card's MAC address.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::{
     substrate::{
@@ -11,19 +12,17 @@ use crate::{
         plan::{MAX_NODES, PREFIX_V6},
         wire::BRIDGE,
     },
-    sys::netns,
+    sys::{netns, process::Process},
 };
 
 /// Where its console log goes.
 const HELPER: &str = "leases";
 const PROGRAM: &str = "dnsmasq";
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts it, unless it runs.
 pub fn ensure(testbed: &mut Testbed) -> Result<()> {
-    let runs = testbed.record.helpers.iter().any(|helper| {
-        helper.is_alive() && helper.arguments().first().is_some_and(|word| word.ends_with(PROGRAM))
-    });
-    if runs {
+    if server(testbed).is_some() {
         return Ok(());
     }
     let plan = testbed.plan();
@@ -37,6 +36,19 @@ pub fn ensure(testbed: &mut Testbed) -> Result<()> {
     let helper = testbed.spawn(&mut command, HELPER)?;
     testbed.record.helpers.push(helper);
     testbed.record.save()
+}
+
+/// Ends it: who has an address must do with it.
+pub fn stop(testbed: &Testbed) -> Result<()> {
+    let server = server(testbed).context("no DHCP server runs")?;
+    server.signal(Signal::SIGTERM);
+    ensure!(server.wait_gone(STOP_LIMIT), "the DHCP server does not end");
+    Ok(())
+}
+
+fn server(testbed: &Testbed) -> Option<Process> {
+    let is_server = |helper: &Process| helper.arguments().first().is_some_and(|word| word.ends_with(PROGRAM));
+    testbed.record.helpers.iter().copied().find(|helper| helper.is_alive() && is_server(helper))
 }
 
 fn configuration(plan: &Plan, leases: &str) -> String {

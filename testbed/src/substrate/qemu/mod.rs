@@ -25,9 +25,10 @@ use std::{fs, io::ErrorKind, path::Path};
 use anyhow::{Context as _, Result};
 use capsule_vm::Accelerator;
 
+pub(crate) use self::lease::stop as stop_leases;
 pub use self::{
     files::Files,
-    hardware::{Hardware, Medium, SYSTEM},
+    hardware::{Hardware, Medium, SYSTEM, bundle_in},
     keeper::keep,
 };
 pub(super) use self::{keeper::ensure as ensure_keeper, lease::ensure as ensure_leases};
