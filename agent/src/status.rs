@@ -185,6 +185,7 @@ impl From<UpdateError> for Status {
             | UpdateError::TriedBefore { .. }
             | UpdateError::OnTrial(_)
             | UpdateError::Armed(_)
+            | UpdateError::Otherwise(_)
             | UpdateError::NoFallback(_)
             | UpdateError::NothingBefore(_)
             | UpdateError::LastKey(_)

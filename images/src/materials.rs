@@ -93,6 +93,8 @@ impl Materials {
     fn debug(&self) -> Result<Tree> {
         let tree = Tree::new(self.work.join("debug"))?;
         tree.take(&self.packages, &self.lists.debug)?;
+        // Where a shell begins, and where it leaves what it records.
+        ["root", "tmp"].into_iter().try_for_each(|dir| tree.directory(dir))?;
         tree.complete(&self.packages)?;
         dress::busybox(&tree)?;
         dress::loader(&tree)?;

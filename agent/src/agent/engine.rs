@@ -4,6 +4,7 @@ use tonic::transport::Endpoint;
 
 use super::{StartError, appliance};
 use crate::{
+    boot::hardware,
     config::Config,
     event::Events,
     identity::Identity,
@@ -54,6 +55,11 @@ pub(super) async fn start(
         let nowhere = Endpoint::from_static("http://[::1]:1").connect_lazy();
         let images = Images::new(nowhere, events.clone(), registries);
         return Ok(Engine { runtime, images, network: None, volumes: None });
+    }
+    if config.appliance
+        && let Err(error) = hardware::load(&hardware::WORKLOADS).await
+    {
+        tracing::warn!(%error, "not all modules that workloads need could be loaded");
     }
     let (network, volumes) = tokio::try_join!(network(config, identity, store, events, membership), async {
         let group = config.volume_group.clone().or_else(|| config.appliance.then(appliance::volume_group));

@@ -31,20 +31,21 @@ impl Census for Nothing {
 pub(super) fn start(
     config: &Config,
     base: Base,
-    (facts, init): (BootFacts, InitLink),
+    (boot, init): (BootFacts, InitLink),
     log: Option<LogRing>,
 ) -> Agent {
     let Base { standing, events, listener, .. } = base;
     let identity = standing.identity.clone();
-    let installer = Installer::new(facts, identity.clone(), init.clone());
-    let node = Facts {
+    let installer = Installer::new(boot, identity.clone(), init.clone());
+    let facts = Facts {
         mode: Mode::Installer,
         state_dir: config.state_dir.clone(),
         started_at: SystemTime::now(),
         capabilities: Vec::new(),
         subnets: Default::default(),
     };
-    let node = Node::new(identity.clone(), Arc::new(Nothing), node, log, Some(init.clone()));
+    let node = Node::new(identity.clone(), log, Some(init.clone()));
+    node.know(facts, Arc::new(Nothing));
     let banner = {
         let (identity, installer) = (identity.clone(), installer.clone());
         move || report::of_installer(&identity, &installer)

@@ -29,7 +29,11 @@ use std::{
 };
 
 use capsule_proto::v1::Mode;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 pub use appliance::Appliance;
 use engine::Engine;
@@ -60,6 +64,8 @@ use crate::{
 
 /// Calls that run when the agent is told to stop may take this long to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// What the log says when callers are answered, and what workloads need is still to be started.
+const ANSWERS: &str = "calls are answered";
 /// How often the last use of keys is written down.
 const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -169,6 +175,13 @@ impl Builder {
         let Self { config, runtime, log, appliance, .. } = self;
         let Base { standing, store, events, listener, init } = base;
         let identity = standing.identity.clone();
+        // Whoever asks who this is, or why it takes so long, is answered from here on.
+        let node = Node::new(identity.clone(), log, init.clone());
+        let early = serve::Early { identity: identity.clone(), node: node.clone(), events: events.clone() };
+        let (stop, stopped) = oneshot::channel();
+        let (started, starting) = watch::channel(None);
+        let server = tokio::spawn(serve::run(early, starting, listener, stopped));
+        tracing::info!("{ANSWERS}");
         let unusable = |source| StartError::StateDir { path: config.state_dir.clone(), source };
         let is_announced = runtime.is_none() && config.mdns == Mdns::On;
         let fabric = config.fabric(runtime.is_some()).map_err(unusable)?;
@@ -190,7 +203,7 @@ impl Builder {
         if let Some(network) = &engine.network {
             fabric.start_peering(network.locations());
         }
-        if let Some(init) = init.clone() {
+        if let Some(init) = init {
             let (identity, workloads) = (identity.clone(), workloads.clone());
             tokio::spawn(report::keep(init, move || report::of_capsule(&identity, &workloads)));
         }
@@ -209,19 +222,9 @@ impl Builder {
             capabilities: engine.capabilities(),
             subnets: engine.network.as_ref().map(crate::network::Network::subnets).unwrap_or_default(),
         };
-        let node = Node::new(identity.clone(), census::of(&engine, &workloads), facts, log, init);
-        let (stop, stopped) = oneshot::channel();
-        let services = serve::Services {
-            identity: identity.clone(),
-            node,
-            events: events.clone(),
-            workloads,
-            fabric,
-            engine,
-            updates,
-            debug,
-        };
-        let server = tokio::spawn(serve::run(services, listener, stopped));
+        node.know(facts, census::of(&engine, &workloads));
+        let late = serve::Late { workloads, fabric, engine, updates, debug };
+        started.send_replace(Some(serve::routes(late)));
         Ok(Agent::serving(standing, &events, is_announced.then_some(mode), (stop, server)))
     }
 }

@@ -1,6 +1,11 @@
 //! The gRPC server: every service behind the one check.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use capsule_proto::v1::{
     debug_server::DebugServer, events_server::EventsServer, fabric_server::FabricServer,
@@ -9,9 +14,18 @@ use capsule_proto::v1::{
     workloads_server::WorkloadsServer,
 };
 use futures_util::future::BoxFuture;
-use tokio::{net::TcpListener, sync::oneshot};
-use tonic::transport::Server;
-use tower::layer::util::Stack;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::http::{Request, Response},
+    service::Routes,
+    transport::Server,
+};
+use tower::{Service, ServiceExt as _, layer::util::Stack};
 
 use super::engine::Engine;
 use crate::{
@@ -45,11 +59,15 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Resolves when the agent is to stop.
 type Stopped = BoxFuture<'static, ()>;
 
-/// What is served.
-pub(super) struct Services {
+/// What is served from the start.
+pub(super) struct Early {
     pub(super) identity: Identity,
     pub(super) node: Node,
     pub(super) events: Events,
+}
+
+/// What is served once it has started. Whoever calls it before waits.
+pub(super) struct Late {
     pub(super) workloads: Workloads,
     pub(super) fabric: Fabric,
     pub(super) engine: Engine,
@@ -58,22 +76,69 @@ pub(super) struct Services {
 }
 
 /// Serves until it is told to stop.
-pub(super) async fn run(services: Services, listener: TcpListener, stop: oneshot::Receiver<()>) {
-    let Services { identity, node, events, workloads, fabric, engine, updates, debug } = services;
+pub(super) async fn run(
+    early: Early,
+    late: watch::Receiver<Option<Routes>>,
+    listener: TcpListener,
+    stop: oneshot::Receiver<()>,
+) {
+    let Early { identity, node, events } = early;
     let connections = identity.listen(listener);
+    let routes =
+        Routes::new(IdentityServer::new(identity.clone()).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+            .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+            .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES));
+    let all = Routes::from(routes.into_axum_router().fallback_service(Awaited(late)));
+    let router = server(&identity).add_routes(all);
+    end_with(stop, |stopped| router.serve_with_incoming_shutdown(connections, stopped)).await;
+}
+
+/// The calls of what has started.
+pub(super) fn routes(late: Late) -> Routes {
+    let Late { workloads, fabric, engine, updates, debug } = late;
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
-    let router = server(&identity)
-        .add_service(IdentityServer::new(identity).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
-        .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
-        .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
-        .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    let routes = Routes::new(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(DebugServer::new(debug).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(UpdatesServer::new(UpdatesService(updates)).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_optional_service(engine.volumes.map(VolumesServer::new));
-    end_with(stop, |stopped| router.serve_with_incoming_shutdown(connections, stopped)).await;
+        .add_service(
+            UpdatesServer::new(UpdatesService(updates)).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        );
+    match engine.volumes {
+        Some(volumes) => routes.add_service(VolumesServer::new(volumes)),
+        None => routes,
+    }
+}
+
+/// Routes that are still to come.
+#[derive(Clone)]
+struct Awaited(watch::Receiver<Option<Routes>>);
+
+impl<B> Service<Request<B>> for Awaited
+where
+    B: Send + 'static,
+    Routes: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    <Routes as Service<Request<B>>>::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut coming = self.0.clone();
+        Box::pin(async move {
+            let routes = coming.wait_for(Option::is_some).await.ok().and_then(|routes| routes.clone());
+            match routes {
+                Some(routes) => routes.oneshot(request).await,
+                None => Ok(Status::unavailable("the capsule's agent ends before it has started").into_http()),
+            }
+        })
+    }
 }
 
 /// An installer serves its claim, the machine, and what it is for.

@@ -11,15 +11,18 @@ const DEVICES: &str = "/sys/devices";
 /// Names that fit on a command line at once.
 const BATCH: usize = 200;
 
-/// For `/perm` and to keep what a panic says.
-pub const STORAGE: [&str; 5] = ["dm_thin_pool", "dm_snapshot", "ext4", "loop", "efi_pstore"];
+/// What a processor can do, by its name among devices: sums, ciphers, guests. Each is tried out when it is
+/// loaded, which takes seconds, and the machine is one without them.
+const PROCESSOR: &str = "cpu:";
 
-/// For workloads and the power button. nft would ask for its modules one at a time, and begin its
-/// transaction anew after each.
-pub const RUNTIME: [&str; 20] = [
+/// For `/perm`, to keep what a panic says, and for the power button.
+pub const EARLY: [&str; 5] = ["dm_thin_pool", "ext4", "efi_pstore", "button", "evdev"];
+
+/// For workloads. nft would ask for its modules one at a time, and begin its transaction anew after each.
+pub const WORKLOADS: [&str; 20] = [
     "bridge",
-    "button",
-    "evdev",
+    "dm_snapshot",
+    "loop",
     "nf_conntrack_bridge",
     "nf_conntrack_netlink",
     "nf_tables",
@@ -39,6 +42,15 @@ pub const RUNTIME: [&str; 20] = [
     "wireguard",
 ];
 
+/// Whose drivers are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Disks, network cards, watchdogs: all that the kernel found and that has none.
+    Devices,
+    /// The processor.
+    Processor,
+}
+
 /// Loads modules by name. One that this kernel has built in, or lacks, is no error.
 pub async fn load(names: &[&str]) -> Result<(), RunError> {
     let arguments: Vec<&str> = ["-qab"].into_iter().chain(names.iter().copied()).collect();
@@ -49,9 +61,10 @@ pub async fn load(names: &[&str]) -> Result<(), RunError> {
     }
 }
 
-/// Loads the drivers of all hardware that the kernel has found and that has none.
-pub async fn load_drivers() -> Result<(), RunError> {
-    let names: Vec<String> = undriven(Path::new(DEVICES)).into_iter().collect();
+/// Loads the drivers of hardware that has none.
+pub async fn load_drivers(of: Of) -> Result<(), RunError> {
+    let is_meant = |name: &String| name.starts_with(PROCESSOR) == (of == Of::Processor);
+    let names: Vec<String> = undriven(Path::new(DEVICES)).into_iter().filter(is_meant).collect();
     for batch in names.chunks(BATCH) {
         load(&batch.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     }

@@ -28,7 +28,7 @@ use super::{
     clock,
     console::{Screen, say},
     facts::{BootFacts, FACTS_FILE, Role, Slot},
-    hardware,
+    hardware::{self, Of},
     history::{self, End, History},
     link::{Banner, Cause, How, SOCKET, Stop},
     mounts,
@@ -55,6 +55,8 @@ const WORDS_FILE: &str = "capsule.txt";
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
 /// What the kernel keeps free for itself, in KiB.
 const RESERVE: &str = "vm/min_free_kbytes";
+/// For the agent to answer, before the processor's drivers are loaded all the same.
+const PROCESSOR_WAIT: Duration = Duration::from_secs(30);
 /// Between two looks at everything that may have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An agent that has been silent for so long is not helped by being started again.
@@ -68,7 +70,7 @@ pub async fn run() -> anyhow::Result<Infallible> {
     let mut facts = facts(&handover)?;
     if role::is_on_removable(&facts) {
         // What is internal may need a driver that the initramfs has not.
-        load_drivers().await;
+        load_drivers(Of::Devices).await;
         facts.role = role::of_removable(&facts).await;
     }
     write_atomic(Path::new(FACTS_FILE), &serde_json::to_vec(&facts)?, 0o644)?;
@@ -79,12 +81,8 @@ pub async fn run() -> anyhow::Result<Infallible> {
         say(&format!("the kernel keeps more memory free than it needs: {error}"));
     }
     let mut init = Init::new(facts, &words);
-    let drivers = async {
-        load(&hardware::RUNTIME).await;
-        load_drivers().await;
-    };
-    tokio::join!(drivers, async {
-        load(&hardware::STORAGE).await;
+    tokio::join!(load_drivers(Of::Devices), async {
+        load(&hardware::EARLY).await;
         init.open_perm().await;
     });
     init.name_machine();
@@ -112,8 +110,8 @@ async fn load(modules: &[&str]) {
     }
 }
 
-async fn load_drivers() {
-    if let Err(error) = hardware::load_drivers().await {
+async fn load_drivers(of: Of) {
+    if let Err(error) = hardware::load_drivers(of).await {
         say(&status::chain(&error));
     }
 }
@@ -309,6 +307,13 @@ impl Init {
             if let Err(error) = server::serve(Path::new(SOCKET), ears).await {
                 say(&format!("the agent is not heard: {error}"));
             }
+        });
+        let mut observed = self.observed.subscribe();
+        self.background.spawn(async move {
+            // Nobody waits for these, and whoever calls the agent must not wait for them either.
+            let answered = observed.wait_for(|observed| observed.has_answered);
+            let _ = tokio::time::timeout(PROCESSOR_WAIT, answered).await;
+            load_drivers(Of::Processor).await;
         });
         if has_perm {
             let agent = supervise::keep(self.plan.clone(), self.observed.clone(), self.end_agent.subscribe());

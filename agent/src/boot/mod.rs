@@ -20,7 +20,7 @@ mod clock;
 mod console;
 pub mod dhcp_event;
 pub mod facts;
-mod hardware;
+pub mod hardware;
 pub mod history;
 pub mod init;
 pub mod link;

@@ -175,7 +175,7 @@ async fn keep_dhcp(say: impl Fn(String)) -> io::Result<()> {
 /// dhcpcd.conf(5). Without the probe for another user of a leased address, a lease is usable five
 /// seconds earlier; the server has looked.
 fn dhcpcd_config() -> String {
-    let words = "persistent\nnodelay\nnoarp\nnoipv4ll\nhostname\nduid\nslaac private\noption rapid_commit\n\
+    let words = "persistent\nlastlease\nnodelay\nnoarp\nnoipv4ll\nhostname\nduid\nslaac private\noption rapid_commit\n\
                  option domain_name_servers, domain_name, domain_search, classless_static_routes, \
                  interface_mtu\nrequire dhcp_server_identifier\n";
     format!("allowinterfaces {} eth*\nscript {EVENT}\n{words}", wired().join(" "))

@@ -16,6 +16,8 @@ use capsule_proto::{
     v1::{self, Mode},
 };
 
+use tokio::sync::SetOnce;
+
 use crate::{
     boot::InitLink,
     identity::{Caller, Identity},
@@ -68,23 +70,24 @@ pub struct Node(Arc<Inner>);
 
 struct Inner {
     identity: Identity,
-    census: Arc<dyn Census>,
-    facts: Facts,
+    /// Known once all that is counted has started.
+    known: SetOnce<(Facts, Arc<dyn Census>)>,
     log: Option<LogRing>,
     /// An appliance's.
     init: Option<InitLink>,
 }
 
 impl Node {
-    /// Without a `log`, `Logs` is refused; without `init`, what only an appliance can do.
-    pub fn new(
-        identity: Identity,
-        census: Arc<dyn Census>,
-        facts: Facts,
-        log: Option<LogRing>,
-        init: Option<InitLink>,
-    ) -> Self {
-        Self(Arc::new(Inner { identity, census, facts, log, init }))
+    /// Without a `log`, `Logs` is refused; without `init`, what only an appliance can do. Whoever asks for
+    /// numbers waits for [`Node::know`].
+    pub fn new(identity: Identity, log: Option<LogRing>, init: Option<InitLink>) -> Self {
+        Self(Arc::new(Inner { identity, known: SetOnce::new(), log, init }))
+    }
+
+    /// Tells it what the capsule is and who can count, once.
+    pub fn know(&self, facts: Facts, census: Arc<dyn Census>) {
+        let told_before = self.0.known.set((facts, census)).is_err();
+        debug_assert!(!told_before, "a node is told once what it is");
     }
 
     /// Gives the host another name for good; what it was until now. On an appliance it is the machine's
@@ -101,7 +104,8 @@ impl Node {
     }
 
     async fn info(&self) -> Result<v1::NodeInfo, StoreError> {
-        let Inner { identity, census, facts, .. } = &*self.0;
+        let Inner { identity, known, .. } = &*self.0;
+        let (facts, census) = known.wait().await;
         let counts = census.count().await?;
         let host = host::read(&facts.state_dir);
         Ok(v1::NodeInfo {

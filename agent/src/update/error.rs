@@ -81,6 +81,13 @@ pub enum UpdateError {
     /// The same bundle is pushed by somebody else now.
     #[error("the same bundle is pushed over another connection now, which goes on from here")]
     TakenOver,
+    /// It is written already, for a push that said otherwise how its trial ends.
+    #[error(
+        "an earlier push of version {0} had all of it here: it is written and started with that push's \
+         --auto-confirm and --confirm-within; `update status` shows its trial, `update confirm` and \
+         `update rollback` end it"
+    )]
+    Otherwise(String),
     /// Another start is under way.
     #[error("version {0} is armed and boots at the next start, which was asked for already; wait for it")]
     Armed(String),

@@ -93,7 +93,7 @@ impl Updates {
             return tell(answers, Told::Verdict(verdict)).await;
         }
         let bundle = Digest::of(&order.signed.manifest);
-        let follow = match self.take_turn(bundle, &order.manifest).await? {
+        let follow = match self.take_turn(bundle, &order.manifest, (order.soak, order.within)).await? {
             Turn::Follow(stage) => {
                 tell(answers, Told::Verdict(v1::PushVerdict { runs_already: false })).await?;
                 // Whatever it was going to send is there.

@@ -20,10 +20,14 @@ pub(super) const REPORT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Current {
     bundle: Digest,
     version: String,
+    wish: Wish,
     /// Ends receiving.
     stop: CancellationToken,
     stage: watch::Receiver<Stage>,
 }
+
+/// How a trial is to end: after how long health keeps it, and when it is over at the latest.
+pub(super) type Wish = (Option<Duration>, Option<Duration>);
 
 /// How far a push is.
 #[derive(Clone, Debug)]
@@ -55,7 +59,12 @@ impl Drop for Guard {
 }
 
 impl Updates {
-    pub(super) async fn take_turn(&self, bundle: Digest, manifest: &Manifest) -> Result<Turn, UpdateError> {
+    pub(super) async fn take_turn(
+        &self,
+        bundle: Digest,
+        manifest: &Manifest,
+        wish: Wish,
+    ) -> Result<Turn, UpdateError> {
         loop {
             let mut stage = {
                 let mut current = self.current();
@@ -67,12 +76,16 @@ impl Updates {
                         same.stop.cancel();
                         same.stage.clone()
                     }
+                    // Too late to say otherwise: it may be armed already.
+                    Some(same) if same.wish != wish => {
+                        return Err(UpdateError::Otherwise(same.version.clone()));
+                    }
                     Some(same) => return Ok(Turn::Follow(same.stage.clone())),
                     None => {
                         let (sender, stage) = watch::channel(Stage::Receiving);
                         let stop = CancellationToken::new();
                         let version = manifest.version.to_string();
-                        *current = Some(Current { bundle, version, stop: stop.clone(), stage });
+                        *current = Some(Current { bundle, version, wish, stop: stop.clone(), stage });
                         return Ok(Turn::Mine(Guard { updates: self.clone(), stop, stage: sender }));
                     }
                 }

@@ -187,7 +187,8 @@ fn spans<R: Read + Seek>(reader: &mut R, actual: u64) -> Result<[Span; 4], Bundl
 
 /// Whether an entry of this name may stand at place `at`.
 fn expect(found: &str, is_file: bool, at: usize) -> Result<(), BundleError> {
-    let refuse = |problem| Err(BundleError::Entry { found: found.chars().take(80).collect(), problem });
+    let refuse =
+        |problem| Err(BundleError::Entry { found: found.escape_debug().take(80).collect(), problem });
     match ENTRIES.iter().position(|(name, _)| *name == found) {
         _ if !is_file => refuse("no plain file"),
         None if at == 0 => Err(BundleError::NotOne("it does not begin with manifest.json".into())),
@@ -203,7 +204,8 @@ fn broken(error: &io::Error, actual: u64, end: u64) -> BundleError {
     match end {
         // Not even a whole header follows.
         end if actual < end + BLOCK_BYTES => BundleError::Truncated { expected: end + END_BYTES, actual },
-        0 => BundleError::NotOne(error.to_string()),
+        // What the archive's reader says of it has its bytes in it.
+        0 => BundleError::NotOne("it is no archive".into()),
         _ => BundleError::NotOne(format!("it is damaged at byte {end}: {error}")),
     }
 }

@@ -16,7 +16,7 @@ use super::{
     stats::Samples,
 };
 use crate::{
-    scenario::{Capsule, Fleet, Machine},
+    scenario::{Capsule, Fleet, Machine, eventually},
     substrate::Hardware,
     sys,
 };
@@ -25,6 +25,8 @@ const ROUNDS: usize = 5;
 const RATIO: f64 = 1.35;
 const USED_MIB: f64 = 150.0;
 const RESIDENT_MIB: f64 = 25.0;
+/// For calls to be answered once something listens.
+const CALL_LIMIT: Duration = Duration::from_mins(1);
 /// After the API answers, for what a start does beside it.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Where images and programs of the profile that this program is of are, and what that is called.
@@ -34,9 +36,12 @@ pub(super) const PROFILE: (&str, &str, &str) =
 const LOADER: &str = "BdsDxe: starting";
 /// What `testbed/bare` says.
 const BARE: &str = "a bare system runs";
-/// Seconds since the kernel's start: now, when it ran the initramfs, when that had opened the root, and when the
-/// agent was started.
-const STAGES: &str = "cut -d' ' -f1 /proc/uptime; dmesg | grep -m1 'Run /init'; dmesg | grep -m1 'erofs: (device dm-'; \
+/// What the agent's log says from when on it answers calls.
+const ANSWERS: &str = "calls are answered";
+/// Seconds since the kernel's start, and the time, as a second of it begins; seconds when the kernel ran the
+/// initramfs, when that had opened the root, and when the agent was started.
+const STAGES: &str = "now=$(date +%s); while [ $(date +%s) = $now ]; do :; done; cut -d' ' -f1 /proc/uptime; \
+                      date +%s; dmesg | grep -m1 'Run /init'; dmesg | grep -m1 'erofs: (device dm-'; \
                       for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' <$p/cmdline)\" in \
                       '/usr/sbin/capsuled agent '*) cut -d' ' -f22 $p/stat;; esac; done";
 /// Kernel ticks of a process' start in a second (`USER_HZ`).
@@ -113,15 +118,23 @@ async fn start(fleet: &Fleet, stages: &mut Stages, counts: bool) -> Result<f64> 
     let began = Instant::now();
     vm.power_on().await?;
     let (loader, answers) = tokio::join!(loaded(&vm, &before, began), async {
-        capsule.wait_answers().await?;
+        wait_called(&capsule).await?;
         anyhow::Ok(began.elapsed().as_secs_f64())
     });
     let (loader, answers) = (loader?, answers?);
     if counts {
         let told = capsule.fleetctl(&["debug", "--", "sh", "-c", STAGES]).await?.ok()?.stdout;
-        stages.take(loader, answers, began.elapsed().as_secs_f64(), &told)?;
+        let log = capsule.fleetctl(&["capsule", "logs"]).await?.ok()?.stdout;
+        stages.take(loader, answers, &told, &log)?;
     }
     Ok(answers)
+}
+
+/// Waits until a call of the operator is answered.
+pub(super) async fn wait_called(capsule: &Capsule<'_>) -> Result<()> {
+    capsule.wait_answers().await?;
+    eventually(CALL_LIMIT, async || capsule.fleetctl(&["--timeout", "2s", "whoami"]).await?.ok().map(drop))
+        .await
 }
 
 async fn loaded(vm: &Machine<'_>, before: &str, began: Instant) -> Result<f64> {
@@ -139,23 +152,26 @@ const STAGE_NAMES: [&str; 6] = [
     "kernel",
     "initramfs",
     "init, to the agent's start",
-    "agent, to its API",
+    "agent, to an answered call",
 ];
 
 impl Stages {
-    fn take(&mut self, loader: f64, answers: f64, now: f64, told: &str) -> Result<()> {
+    fn take(&mut self, loader: f64, answers: f64, told: &str, log: &str) -> Result<()> {
         let lines: Vec<&str> = told.lines().collect();
-        let [uptime, run, root, agent] = lines[..] else {
+        let [uptime, time, run, root, agent] = lines[..] else {
             anyhow::bail!("a capsule tells of its boot: {told}")
         };
         let stamp = |line: &str| -> Result<f64> {
             let time = line.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
             Ok(time.with_context(|| format!("no time in {line:?}"))?.0.trim().parse()?)
         };
-        // What the command took to be started counts for the boot loader: a part of a second.
-        let kernel = now - uptime.trim().parse::<f64>()?;
         let (run, root, agent) = (stamp(run)?, stamp(root)?, agent.trim().parse::<f64>()? / TICKS);
-        let parts = [loader, kernel - loader, run, root - run, agent - root, answers - kernel - agent];
+        let said = log.lines().rfind(|line| line.contains(ANSWERS));
+        let said =
+            said.and_then(|line| line.split_whitespace().next()).context("the log has no such line")?;
+        let started = time.trim().parse::<f64>()? - uptime.trim().parse::<f64>()?;
+        let called = said.parse::<jiff::Timestamp>()?.as_duration().as_secs_f64() - started;
+        let parts = [loader, answers - called - loader, run, root - run, agent - root, called - agent];
         self.0.iter_mut().zip(parts).for_each(|(samples, part)| samples.push(part));
         Ok(())
     }
@@ -211,10 +227,13 @@ mod tests {
     #[test]
     fn the_parts_of_a_boot_are_its_whole() {
         let mut stages = Stages::default();
-        let told = "11.50\n[    2.500000] Run /init as init process\n[    5.25] erofs: (device dm-0): mounted\n700\n";
-        stages.take(6.0, 20.0, 21.5, told).unwrap();
+        let told = "11.50\n1000\n[    2.500000] Run /init as init process\n\
+                    [    5.25] erofs: (device dm-0): mounted\n700\n";
+        let log = "1970-01-01T00:00:01Z INFO calls are answered\n1970-01-01T00:16:38.500Z INFO calls are answered\n";
+        stages.take(6.0, 20.0, told, log).unwrap();
         let parts: Vec<f64> = stages.0.iter().map(Samples::median).collect();
         assert_eq!(parts, [6.0, 4.0, 2.5, 2.75, 1.75, 3.0]);
-        assert!(stages.take(6.0, 20.0, 21.5, "11.50\n").is_err());
+        assert!(stages.take(6.0, 20.0, "11.50\n", log).is_err());
+        assert!(stages.take(6.0, 20.0, told, "").is_err());
     }
 }

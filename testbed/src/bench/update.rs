@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, process::Command, time};
 
 use super::{
     Effort,
-    appliance::{PROFILE, build_image, image},
+    appliance::{PROFILE, build_image, image, wait_called},
     race,
     report::{Limit, Row},
     stats::Samples,
@@ -68,7 +68,7 @@ pub async fn run(effort: Effort) -> Result<Vec<Row>> {
             (round == 0).then(|| share.push(sent));
             took
         } else {
-            let reboot = async { capsule.fleetctl(&["capsule", "reboot", "--yes"]).await?.ok() };
+            let reboot = async { capsule.fleetctl(&["capsule", "reboot"]).await?.ok() };
             tokio::try_join!(reboot, downtime(&capsule))?.1
         };
         let samples = if at == 0 { &mut updates } else { &mut reboots };
@@ -96,8 +96,8 @@ async fn push(capsule: &Capsule<'_>, bundle: &Path) -> Result<f64> {
     Ok(100.0 * bytes("sentBytes")? / bytes("bundleBytes")?)
 }
 
-/// Waits until nothing takes connections to the API any more, and until something does again; seconds from
-/// the last one before to the first one after.
+/// Waits until nothing takes connections to the API any more, and until calls are answered again; seconds
+/// from the last connection to the first answer.
 async fn downtime(capsule: &Capsule<'_>) -> Result<f64> {
     let api = capsule.api()?;
     let answers = async || matches!(time::timeout(POLL, TcpStream::connect(api)).await, Ok(Ok(_)));
@@ -107,12 +107,9 @@ async fn downtime(capsule: &Capsule<'_>) -> Result<f64> {
             last = Instant::now();
             time::sleep(POLL).await;
         }
-        while !answers().await {
-            time::sleep(POLL).await;
-        }
-        last.elapsed().as_secs_f64()
+        wait_called(capsule).await?;
+        anyhow::Ok(last.elapsed().as_secs_f64())
     };
-    time::timeout(LIMIT, wait)
-        .await
-        .with_context(|| format!("{} was not away and back in time", capsule.name()))
+    let waited = time::timeout(LIMIT, wait).await.map_err(anyhow::Error::from).flatten();
+    waited.with_context(|| format!("{} was not away and back in time", capsule.name()))
 }

@@ -55,11 +55,14 @@ enum Kind {
     Qemu,
 }
 
+/// Which it is unless somebody says.
+const FLEET: &str = "fleet";
+
 /// Which fleet a command is about.
 #[derive(Args, Clone, Debug)]
 struct Which {
     /// Name of the fleet; namespaces and interfaces are called after it
-    #[arg(long, env = "TESTBED_FLEET", default_value = "fleet")]
+    #[arg(long, env = "TESTBED_FLEET", default_value = FLEET)]
     name: String,
     /// Holds everything its capsules write [default: a directory of its own below /var/lib]
     #[arg(long)]
@@ -67,6 +70,11 @@ struct Which {
 }
 
 impl Which {
+    /// As another command is told of it.
+    fn option(&self) -> String {
+        if self.name == FLEET { String::new() } else { format!(" --name {}", self.name) }
+    }
+
     fn dir(&self) -> Result<PathBuf> {
         let dir = self.dir.clone().unwrap_or_else(|| PathBuf::from(crate::scenario::DIR).join(&self.name));
         std::path::absolute(&dir).with_context(|| format!("cannot tell where {} is", dir.display()))

@@ -111,25 +111,29 @@ impl Up {
         let list = operator.run(&["-c", &capsules, "ps"]).await?;
         say(format!("\n{}{}", list.stdout, list.stderr))?;
         say(bold("Go on with"))?;
+        // Under make the short way; paths are for who called the program by its own.
+        let (env, down) = if std::env::var_os("MAKELEVEL").is_some() {
+            ("make -s env".to_owned(), "make down".to_owned())
+        } else {
+            let program = std::env::current_exe().unwrap_or_default();
+            let call = |command| format!("{} {command}{}", program.display(), self.which.option());
+            (call("env"), call("down"))
+        };
         if !operator.is_own() {
-            // Under make the short way; paths are for who called the program by its own.
-            let env = match std::env::var_os("MAKELEVEL") {
-                Some(_) => "make -s env".to_owned(),
-                None => format!("{} env", std::env::current_exe().unwrap_or_default().display()),
-            };
             let line = code(&format!("eval \"$({env})\""));
             say(format!("  {line:<44} {}", faint("fleetctl, as its operator")))?;
         }
         let first = &testbed.record.nodes[0].name;
         let address = testbed.plan().node(0).0;
-        for (line, what) in [
-            ("fleetctl --all capsule info".to_owned(), "the capsules"),
+        let workloads = [
             (format!("curl http://{address}:8080/"), "the web workload's answer"),
             (format!("fleetctl -c {first} exec -t shell -- sh"), "a shell inside one"),
-            ("fleetctl --all logs -f worker".to_owned(), "logs of all three"),
-            ("fleetctl --all events -f".to_owned(), "what happens"),
-            ("make down".to_owned(), "take it all down"),
-        ] {
+            ("fleetctl --all logs -f worker".to_owned(), "logs of all of them"),
+        ];
+        let first = [("fleetctl --all capsule info".to_owned(), "the capsules")];
+        let last = [("fleetctl --all events -f".to_owned(), "what happens"), (down, "take it all down")];
+        for (line, what) in first.into_iter().chain(workloads.into_iter().filter(|_| !self.bare)).chain(last)
+        {
             say(format!("  {:<44} {}", code(&line), faint(what)))?;
         }
         Ok(())

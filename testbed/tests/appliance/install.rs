@@ -169,7 +169,8 @@ async fn two_installers_beside_three_capsules_are_heard_and_install_at_once_and_
     machine.plug_disk("system").await?;
     machine.power_on().await?;
     d.wait_answers().await?;
-    let refusal = install(&fleet, &d, &["--yes", "--target", "data-1"]).await?.expect_code(2)?.stderr;
+    let words = ["install", &d.api()?.to_string(), "--name", "f", "--yes", "--target", "data-1"];
+    let refusal = fleet.fleetctl(&words).await?.expect_code(2)?.stderr;
     ensure!(refusal.contains("--reinstall erases"), "{refusal}");
     install(&fleet, &d, &["--yes", "--target", "data-1", "--reinstall"]).await?.ok()?;
     took("d is installed once more");

@@ -139,6 +139,9 @@ impl Push {
 
 /// Checks the bundle before any capsule is asked.
 async fn read(out: &Out, path: &Path) -> Result<UpdateFile> {
+    if path == Path::new("-") {
+        return Err(usage("a bundle is read in many places at once: write it to a file first"));
+    }
     let bytes = std::fs::metadata(path).with_context(|| format!("cannot read {}", shown(path)))?.len();
     let bar = progress::bytes(out, "checking", UpdateFile::work_bytes(bytes));
     let owned = path.to_owned();
