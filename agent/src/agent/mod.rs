@@ -177,7 +177,7 @@ impl Builder {
         let identity = standing.identity.clone();
         // Whoever asks who this is, or why it takes so long, is answered from here on.
         let node = Node::new(identity.clone(), log, init.clone());
-        let early = serve::Early { identity: identity.clone(), node: node.clone(), events: events.clone() };
+        let early = serve::Early { identity: identity.clone(), node: node.clone() };
         let (stop, stopped) = oneshot::channel();
         let (started, starting) = watch::channel(None);
         let server = tokio::spawn(serve::run(early, starting, listener, stopped));
@@ -223,7 +223,7 @@ impl Builder {
             subnets: engine.network.as_ref().map(crate::network::Network::subnets).unwrap_or_default(),
         };
         node.know(facts, census::of(&engine, &workloads));
-        let late = serve::Late { workloads, fabric, engine, updates, debug };
+        let late = serve::Late { events: events.clone(), workloads, fabric, engine, updates, debug };
         started.send_replace(Some(serve::routes(late)));
         Ok(Agent::serving(standing, &events, is_announced.then_some(mode), (stop, server)))
     }

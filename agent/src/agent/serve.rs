@@ -63,11 +63,11 @@ type Stopped = BoxFuture<'static, ()>;
 pub(super) struct Early {
     pub(super) identity: Identity,
     pub(super) node: Node,
-    pub(super) events: Events,
 }
 
 /// What is served once it has started. Whoever calls it before waits.
 pub(super) struct Late {
+    pub(super) events: Events,
     pub(super) workloads: Workloads,
     pub(super) fabric: Fabric,
     pub(super) engine: Engine,
@@ -82,12 +82,11 @@ pub(super) async fn run(
     listener: TcpListener,
     stop: oneshot::Receiver<()>,
 ) {
-    let Early { identity, node, events } = early;
+    let Early { identity, node } = early;
     let connections = identity.listen(listener);
     let routes =
         Routes::new(IdentityServer::new(identity.clone()).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
-            .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
-            .add_service(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES));
+            .add_service(NodeServer::new(node).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES));
     let all = Routes::from(routes.into_axum_router().fallback_service(Awaited(late)));
     let router = server(&identity).add_routes(all);
     end_with(stop, |stopped| router.serve_with_incoming_shutdown(connections, stopped)).await;
@@ -95,10 +94,11 @@ pub(super) async fn run(
 
 /// The calls of what has started.
 pub(super) fn routes(late: Late) -> Routes {
-    let Late { workloads, fabric, engine, updates, debug } = late;
+    let Late { events, workloads, fabric, engine, updates, debug } = late;
     let images = ImagesService::new(engine.images, Arc::new(workloads.clone()));
     let fabric = FabricService { fabric, network: engine.network.clone(), workloads: workloads.clone() };
-    let routes = Routes::new(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    let routes = Routes::new(EventsServer::new(events).max_decoding_message_size(MAX_SMALL_MESSAGE_BYTES))
+        .add_service(ImagesServer::new(images).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(WorkloadsServer::new(workloads).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(DebugServer::new(debug).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(FabricServer::new(fabric).max_decoding_message_size(MAX_MESSAGE_BYTES))
@@ -174,5 +174,30 @@ where
     let stopped: Stopped = Box::pin(async { drop(stop.await) });
     if let Err(error) = serve(stopped).await {
         tracing::error!(%error, "the server ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status of a call that waits until `then` has happened.
+    async fn status(then: impl FnOnce(watch::Sender<Option<Routes>>)) -> String {
+        let (sender, coming) = watch::channel(None);
+        let request = Request::builder().uri("/capsule.v1.Volumes/List").body(Body::empty()).unwrap();
+        let call = tokio::spawn(Awaited(coming).oneshot(request));
+        tokio::task::yield_now().await;
+        assert!(!call.is_finished());
+        then(sender);
+        let Ok(answer) = call.await.unwrap();
+        answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_call_of_what_still_starts_waits_until_it_has_or_never_will() {
+        let unimplemented = status(|sender| drop(sender.send_replace(Some(Routes::default())))).await;
+        assert_eq!(unimplemented, "12");
+        let unavailable = status(drop).await;
+        assert_eq!(unavailable, "14");
     }
 }

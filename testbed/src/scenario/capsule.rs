@@ -162,7 +162,7 @@ impl<'a> Capsule<'a> {
         answers.with_context(|| format!("{} does not come up", self.name))
     }
 
-    /// Waits until the agent answers calls of the operator.
+    /// Waits until all that the agent serves has started, and it answers calls of the operator.
     pub async fn wait_healthy(&self) -> Result<()> {
         eventually(self.fleet.patiently(SETTLE_LIMIT), async || {
             self.fleetctl(&["capsule", "info"]).await?.ok().map(drop)

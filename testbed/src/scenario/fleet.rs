@@ -259,6 +259,7 @@ impl Fleet {
             self.capsule(node).wait_answers().await?;
             if asked.adopt {
                 self.capsule(node).adopt().await?;
+                self.capsule(node).wait_healthy().await?;
             }
         }
         if asked.images {

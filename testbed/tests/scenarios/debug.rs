@@ -117,6 +117,7 @@ async fn a_debug_shell_goes_with_its_client_and_with_its_agent_unless_it_is_kept
     ensure!(ended.status.code() == Some(1), "{ended:?}");
     a.start_agent().await?;
     expect_processes("77002", 0).await?;
+    a.wait_healthy().await?;
     ensure!(a.events().await?.contains("an earlier agent was cut off and left it; removed"));
 
     let name = shells(&a).await?;
