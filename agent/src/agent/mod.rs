@@ -65,7 +65,7 @@ use crate::{
 /// Calls that run when the agent is told to stop may take this long to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// What the log says when callers are answered, and what workloads need is still to be started.
-const ANSWERS: &str = "calls are answered";
+pub const ANSWERS: &str = "calls are answered";
 /// How often the last use of keys is written down.
 const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use capsuled::agent::ANSWERS;
 use tokio::process::Command;
 
 use super::{
@@ -36,8 +37,6 @@ pub(super) const PROFILE: (&str, &str, &str) =
 const LOADER: &str = "BdsDxe: starting";
 /// What `testbed/bare` says.
 const BARE: &str = "a bare system runs";
-/// What the agent's log says from when on it answers calls.
-const ANSWERS: &str = "calls are answered";
 /// Seconds since the kernel's start, and the time, as a second of it begins; seconds when the kernel ran the
 /// initramfs, when that had opened the root, and when the agent was started.
 const STAGES: &str = "now=$(date +%s); while [ $(date +%s) = $now ]; do :; done; cut -d' ' -f1 /proc/uptime; \

@@ -55,9 +55,9 @@ async fn compile(options: &[&str]) -> Result<()> {
 
 /// Bytes on the wire, and downtime beside that of a reboot that changes nothing.
 pub async fn run(effort: Effort) -> Result<Vec<Row>> {
-    let other = other_agent().await?;
-    let first = qemu::bundle_in(image()?.parent().unwrap_or(Path::new(".")))?;
-    let fleet = Fleet::builder(1).qemu(Hardware::of(image()?)).without_images().start().await?;
+    let (image, other) = (image()?, other_agent().await?);
+    let first = qemu::bundle_in(&image.with_file_name(""))?;
+    let fleet = Fleet::builder(1).qemu(Hardware::of(image)).without_images().start().await?;
     let capsule = fleet.capsule("a");
     let (mut updates, mut reboots, mut share) = (Samples::default(), Samples::default(), Samples::default());
     for (round, at) in race::turns(effort.rounds(ROUNDS), 2) {

@@ -130,10 +130,10 @@ impl Up {
             (format!("fleetctl -c {first} exec -t shell -- sh"), "a shell inside one"),
             ("fleetctl --all logs -f worker".to_owned(), "logs of all of them"),
         ];
-        let first = [("fleetctl --all capsule info".to_owned(), "the capsules")];
+        let workloads = workloads.into_iter().filter(|_| !self.bare);
+        let info = [("fleetctl --all capsule info".to_owned(), "the capsules")];
         let last = [("fleetctl --all events -f".to_owned(), "what happens"), (down, "take it all down")];
-        for (line, what) in first.into_iter().chain(workloads.into_iter().filter(|_| !self.bare)).chain(last)
-        {
+        for (line, what) in info.into_iter().chain(workloads).chain(last) {
             say(format!("  {:<44} {}", code(&line), faint(what)))?;
         }
         Ok(())
