@@ -3,8 +3,8 @@
 use std::{fs, time::Duration};
 
 use capsule_client::update::{PushOptions, Seen, UpdateFile, push};
-use capsule_proto::v1::UpdateState;
-use capsuled::boot::Slot;
+use capsule_proto::v1::{PushPhase, UpdateState};
+use capsuled::boot::{Slot, link::Cause};
 use tokio::sync::Notify;
 
 use crate::rig::{Booted, Rig, noise};
@@ -104,4 +104,30 @@ async fn another_bundle_waits_while_one_arrives_and_takes_its_place_when_it_does
     let states: Vec<_> =
         updates.into_inner().updates.iter().map(|u| (u.version.clone(), u.state())).collect();
     assert_eq!(states, [("0.3.0".into(), UpdateState::Armed), ("0.2.0".into(), UpdateState::Failed)]);
+}
+
+#[tokio::test]
+async fn a_push_that_is_written_is_followed_only_by_one_that_wants_the_same_of_its_trial() {
+    let rig = Rig::new();
+    let booted = rig.boot().await;
+    let system = [noise("kernel", 900_000), noise("nothing shared", 16 << 20)];
+    let bundle = rig.bundle_of("0.2.0", system, &rig.key);
+    let file = UpdateFile::open(&bundle, |_| ()).unwrap();
+    let options = PushOptions { auto_confirm: Some(Duration::from_secs(5)), ..PushOptions::default() };
+    let written = Notify::new();
+    let first = push(&booted.capsule, &file, &options, |seen| {
+        if matches!(seen, Seen::Capsule(progress) if progress.phase() != PushPhase::Looking) {
+            written.notify_one();
+        }
+    });
+    let others = async {
+        written.notified().await;
+        let (otherwise, same) =
+            tokio::join!(booted.refusal(&bundle), booted.push_with(&bundle, options.clone()));
+        assert!(otherwise.contains("earlier push of version 0.2.0"), "{otherwise}");
+        same.unwrap().update.unwrap().id
+    };
+    let (first, follower) = tokio::join!(async { first.await.unwrap().update.unwrap().id }, others);
+    assert_eq!(first, follower);
+    assert_eq!(rig.rebooted(1).await.0, Cause::Update);
 }
