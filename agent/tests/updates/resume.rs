@@ -122,8 +122,7 @@ async fn a_push_that_is_written_is_followed_only_by_one_that_wants_the_same_of_i
     });
     let others = async {
         written.notified().await;
-        let (otherwise, same) =
-            tokio::join!(booted.refusal(&bundle), booted.push_with(&bundle, options.clone()));
+        let (otherwise, same) = tokio::join!(booted.refusal(&bundle), booted.push_with(&bundle, options));
         assert!(otherwise.contains("earlier push of version 0.2.0"), "{otherwise}");
         same.unwrap().update.unwrap().id
     };
