@@ -162,13 +162,13 @@ fn remove_bundle(bundle: &Path) -> io::Result<()> {
 
 /// A running shim.
 #[derive(Debug, PartialEq, Eq)]
-struct Shim {
-    pid: i32,
-    name: String,
+pub(super) struct Shim {
+    pub(super) pid: i32,
+    pub(super) name: String,
 }
 
 /// The shims of the containerd that listens on `socket`.
-fn shims(socket: &Path) -> Vec<Shim> {
+pub(super) fn shims(socket: &Path) -> Vec<Shim> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let shim = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;

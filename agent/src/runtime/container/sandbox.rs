@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use capsule_proto::Name;
 use containerd_client::{
     services::v1::{
-        Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, GetRequest,
+        Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
         ListContainersRequest, ListTasksRequest,
         container::Runtime as ContainerRuntime,
         containers_client::ContainersClient,
@@ -178,21 +178,19 @@ impl Containerd {
             tasks.list(request(ListTasksRequest::default()))
         );
         let tasks = tasks.map_err(|status| failed("list tasks", status))?.into_inner().tasks;
-        let by_id: HashMap<&str, _> = tasks.iter().map(|task| (task.id.as_str(), task)).collect();
+        let mut by_id: HashMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         let sandbox = |container: &Container| {
             let name: Name = container.id.parse().ok()?;
-            let task = by_id.get(container.id.as_str()).map(|process| self.task_of(&name, process));
+            let process = by_id.remove(&container.id).and_then(|process| self.known(&name, process));
+            let task = process.map(|process| self.task_of(&name, &process));
             Some(sandbox(name, container, task))
         };
         Ok(containers?.iter().filter_map(sandbox).collect())
     }
 
     pub(super) async fn get_sandbox(&self, name: &Name) -> Result<Option<Sandbox>, RuntimeError> {
-        let mut tasks = self.tasks();
-        let wanted = GetRequest { container_id: name.to_string(), ..GetRequest::default() };
-        let (container, process) = tokio::join!(self.container(name), tasks.get(request(wanted)));
-        let process = found(process, format!("look up the task of workload {name}"))?;
-        let task = process.and_then(|answer| answer.process).map(|process| self.task_of(name, &process));
+        let (container, process) = tokio::join!(self.container(name), self.process(name));
+        let task = process?.map(|process| self.task_of(name, &process));
         Ok(container?.map(|container| sandbox(name.clone(), &container, task)))
     }
 

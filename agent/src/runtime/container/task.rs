@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io,
+    fs, io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -127,7 +127,18 @@ impl Containerd {
     pub(super) async fn process(&self, name: &Name) -> Result<Option<Process>, RuntimeError> {
         let wanted = GetRequest { container_id: name.to_string(), ..GetRequest::default() };
         let answer = self.tasks().get(request(wanted)).await;
-        Ok(found(answer, format!("look up the task of workload {name}"))?.and_then(|answer| answer.process))
+        let process = found(answer, format!("look up the task of workload {name}"))?;
+        Ok(process.and_then(|answer| answer.process).and_then(|process| self.known(name, process)))
+    }
+
+    /// A shim that does not answer containerd for two seconds is told of as a process without a number in
+    /// an unknown state. Its task is as it was when it was made: it runs until its shim says otherwise.
+    pub(super) fn known(&self, name: &Name, process: Process) -> Option<Process> {
+        if process.status() != ProcessStatus::Unknown {
+            return Some(process);
+        }
+        let noted = fs::read_to_string(self.layout.bundles().join(name.as_str()).join("init.pid")).ok()?;
+        Some(Process { pid: noted.trim().parse().ok()?, status: ProcessStatus::Running.into(), ..process })
     }
 
     pub(super) fn task_of(&self, name: &Name, process: &Process) -> Task {

@@ -9,9 +9,13 @@ use std::{
 };
 
 use capsule_proto::{Name, v1};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Containerd, testing};
+use super::{Containerd, leftovers, testing};
 use crate::{
     image::ImageInfo,
     runtime::{
@@ -153,9 +157,8 @@ fn engine_pid(dir: &Path) -> u32 {
     std::fs::read_to_string(dir.join("containerd/pid")).unwrap().trim().parse().unwrap()
 }
 
-fn kill(pid: u32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+fn send(signal: Signal, pid: i32) {
+    signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 #[tokio::test]
@@ -319,6 +322,22 @@ async fn root_binds_are_mounted_and_read_only_ones_refuse_writes() {
 }
 
 #[tokio::test]
+async fn root_a_task_whose_shim_does_not_answer_is_the_one_it_was() {
+    let bed = Bed::new().await;
+    let name = bed.run_shell("web", "sleep 1000").await;
+    let task = async || bed.containerd.get(&name).await.unwrap().unwrap().task.unwrap();
+    let was = task().await;
+    let shims = leftovers::shims(&bed.containerd.layout.socket());
+    let shim = shims.iter().find(|shim| shim.name == "web").unwrap().pid;
+    send(Signal::SIGSTOP, shim);
+    assert_eq!(task().await, was);
+    let listed = bed.containerd.list().await.unwrap().into_iter().find(|sandbox| sandbox.name == name);
+    assert_eq!(listed.unwrap().task, Some(was));
+    send(Signal::SIGCONT, shim);
+    bed.close().await;
+}
+
+#[tokio::test]
 async fn root_a_command_that_is_not_there_is_127_and_one_that_cannot_run_126() {
     let bed = Bed::new().await;
     let code = |error: RuntimeError| match error {
@@ -455,14 +474,14 @@ async fn root_containers_and_execs_survive_a_kill_of_containerd_and_reconnected_
         let spec = ExecSpec { stdin: true, ..command(&["sh", "-c", "read x; exit 5"]) };
         let mut exec = bed.containerd.exec(&name, spec).await.unwrap();
         let mut events = bed.containerd.subscribe();
-        kill(engine_pid(bed.dir.path()));
+        send(Signal::SIGKILL, engine_pid(bed.dir.path()) as i32);
         let event = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
         assert!(matches!(event, RuntimeEvent::Reconnected), "{event:?}");
         assert_eq!(bed.containerd.get(&name).await.unwrap().unwrap(), before);
         exec.take_stdin().unwrap().write_all(b"\n").await.unwrap();
         assert_eq!(exec.wait().await.unwrap().code, 5);
         drop(exec);
-        kill(before.task.unwrap().pid);
+        send(Signal::SIGKILL, before.task.unwrap().pid as i32);
         let event = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
         assert!(matches!(event, RuntimeEvent::Exited { .. }), "{event:?}");
         assert_eq!(bed.exited(&name).await.code, 137);
