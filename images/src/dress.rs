@@ -7,8 +7,14 @@ use crate::{Error, Result, elf, packages::Packages, run::Program, tree::Tree};
 
 /// The agent, which is also PID 1.
 pub const AGENT: &str = "usr/sbin/capsuled";
-/// What dhcpcd calls; the agent's program answers to that name.
+/// The agent's program answers to that name.
 const DHCP_EVENT: &str = "usr/lib/capsule/dhcp-event";
+/// What dhcpcd calls. It waits for its end, and before it asks for a lease it tells twice of what nobody
+/// wants to know: a large program would take half a second of a slow machine each time.
+const DHCP_HOOK: (&str, &str) = (
+    "usr/lib/capsule/dhcp-hook",
+    "#!/bin/sh\ncase $reason in PREINIT|CARRIER|NOCARRIER) exit 0 ;; esac\nexec /usr/lib/capsule/dhcp-event\n",
+);
 /// What the capsule has of its own.
 const SHARE: &str = "usr/share/capsule";
 /// What something is mounted on.
@@ -47,6 +53,7 @@ impl Own<'_> {
         tree.file("etc/os-release", self.os_release())?;
         tree.link("etc/resolv.conf", "/run/resolv.conf")?;
         tree.link(DHCP_EVENT, format!("/{AGENT}"))?;
+        tree.program(DHCP_HOOK.0, DHCP_HOOK.1)?;
         tree.link("etc/mtab", "/proc/self/mounts")?;
         tree.file(format!("{SHARE}/version"), format!("{}\n", self.version))?;
         for name in VAR {

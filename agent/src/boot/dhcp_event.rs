@@ -1,4 +1,4 @@
-//! What dhcpcd calls when a lease or an advertisement comes or goes: writes down who resolves names.
+//! What dhcpcd's hook calls when a lease or an advertisement comes or goes: writes down who resolves names.
 //!
 //! It runs as a process of its own, told by its environment (dhcpcd-run-hooks(8)). Each interface and
 //! protocol has a file below /run; all of them together are resolv.conf.

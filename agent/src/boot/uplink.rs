@@ -29,8 +29,8 @@ const CONFIG: &str = "/run/capsule/dhcpcd.conf";
 /// Where dhcpcd keeps leases, and where they outlive the slot.
 const LEASES: &str = "/var/lib/dhcpcd";
 const KEPT_LEASES: &str = "/perm/boot/dhcpcd";
-/// Called by dhcpcd when a lease comes or goes; a link to this program.
-const EVENT: &str = "/usr/lib/capsule/dhcp-event";
+/// Called by dhcpcd, and waited for; calls this program when a lease comes or goes.
+const HOOK: &str = "/usr/lib/capsule/dhcp-hook";
 /// Between two starts of a client that ends.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Between two looks for a carrier.
@@ -178,7 +178,7 @@ fn dhcpcd_config() -> String {
     let words = "persistent\nlastlease\nnodelay\nnoarp\nnoipv4ll\nhostname\nduid\nslaac private\noption rapid_commit\n\
                  option domain_name_servers, domain_name, domain_search, classless_static_routes, \
                  interface_mtu\nrequire dhcp_server_identifier\n";
-    format!("allowinterfaces {} eth*\nscript {EVENT}\n{words}", wired().join(" "))
+    format!("allowinterfaces {} eth*\nscript {HOOK}\n{words}", wired().join(" "))
 }
 
 /// Wired cards, by name.
