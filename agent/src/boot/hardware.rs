@@ -11,9 +11,9 @@ const DEVICES: &str = "/sys/devices";
 /// Names that fit on a command line at once.
 const BATCH: usize = 200;
 
-/// What a processor can do, by its name among devices: sums, ciphers, guests. Each is tried out when it is
-/// loaded, which takes seconds, and the machine is one without them.
-const PROCESSOR: &str = "cpu:";
+/// What a capsule does not wait for, by how it is called among devices: what a processor can do (sums,
+/// ciphers, guests), of which each is tried out when it is loaded, and the mouse, which is looked for.
+const LATER: [&str; 2] = ["cpu:", "serio:"];
 
 /// For `/perm`, to keep what a panic says, and for the power button.
 pub const EARLY: [&str; 5] = ["dm_thin_pool", "ext4", "efi_pstore", "button", "evdev"];
@@ -45,10 +45,10 @@ pub const WORKLOADS: [&str; 20] = [
 /// Whose drivers are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Disks, network cards, watchdogs: all that the kernel found and that has none.
+    /// Disks, network cards, watchdogs: all that the kernel found and that has none, but for the next.
     Devices,
-    /// The processor.
-    Processor,
+    /// The processor, and what else takes long and is not waited for.
+    Later,
 }
 
 /// Loads modules by name. One that this kernel has built in, or lacks, is no error.
@@ -63,7 +63,8 @@ pub async fn load(names: &[&str]) -> Result<(), RunError> {
 
 /// Loads the drivers of hardware that has none.
 pub async fn load_drivers(of: Of) -> Result<(), RunError> {
-    let is_meant = |name: &String| name.starts_with(PROCESSOR) == (of == Of::Processor);
+    let is_later = |name: &String| LATER.iter().any(|kind| name.starts_with(kind));
+    let is_meant = |name: &String| is_later(name) == (of == Of::Later);
     let names: Vec<String> = undriven(Path::new(DEVICES)).into_iter().filter(is_meant).collect();
     for batch in names.chunks(BATCH) {
         load(&batch.iter().map(String::as_str).collect::<Vec<_>>()).await?;

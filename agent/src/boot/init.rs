@@ -3,7 +3,7 @@
 //! ```text
 //!   mounts ─▶ facts ─▶ modules ─▶ /perm ─▶ history ─▶ agent ─▶ watch until somebody stops the machine
 //!                │                                       ▲
-//!                └─▶ drivers ─▶ uplink, clock ───────────┘ (nobody waits for those)
+//!                └─▶ drivers ─▶ uplink ──────────────────┘ (nobody waits for that)
 //! ```
 //!
 //! Everything is started by this one process, and [`pid1`](super::pid1) reaps what it did not start.
@@ -55,8 +55,8 @@ const WORDS_FILE: &str = "capsule.txt";
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
 /// What the kernel keeps free for itself, in KiB.
 const RESERVE: &str = "vm/min_free_kbytes";
-/// For the agent to answer, before the processor's drivers are loaded all the same.
-const PROCESSOR_WAIT: Duration = Duration::from_secs(30);
+/// For callers to get answers, before what they do not need is started all the same.
+const REACHED_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at everything that may have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An agent that has been silent for so long is not helped by being started again.
@@ -167,6 +167,7 @@ struct Init {
     observed: watch::Sender<Observed>,
     banner: watch::Sender<Banner>,
     confirmed: watch::Sender<bool>,
+    has_network: watch::Sender<bool>,
     stops: (mpsc::Sender<Stop>, mpsc::Receiver<Stop>),
     end_agent: watch::Sender<bool>,
     agent: Option<JoinHandle<()>>,
@@ -194,6 +195,7 @@ impl Init {
             observed: watch::Sender::new(Observed::new()),
             banner: watch::Sender::new(Banner::default()),
             confirmed: watch::Sender::new(false),
+            has_network: watch::Sender::new(false),
             stops: mpsc::channel(4),
             end_agent: watch::Sender::new(false),
             agent: None,
@@ -284,14 +286,6 @@ impl Init {
             Uplink::Dhcp
         });
         let has_perm = self.perm.is_ok();
-        if has_perm {
-            self.background.spawn(async {
-                let dir = Path::new(history::DIR);
-                if let Err(error) = clock::run_chrony(dir, |trouble| say(&trouble)).await {
-                    say(&format!("the clock is not kept: {error}"));
-                }
-            });
-        }
         self.background.spawn(async move {
             if let Err(error) = uplink.keep(|trouble| say(&trouble)).await {
                 say(&format!("there is no uplink: {error}"));
@@ -308,16 +302,31 @@ impl Init {
                 say(&format!("the agent is not heard: {error}"));
             }
         });
-        let mut observed = self.observed.subscribe();
+        let reached = self.reached();
         self.background.spawn(async move {
-            // Nobody waits for these, and whoever calls the agent must not wait for them either.
-            let answered = observed.wait_for(|observed| observed.has_answered);
-            let _ = tokio::time::timeout(PROCESSOR_WAIT, answered).await;
-            load_drivers(Of::Processor).await;
+            reached.await;
+            load_drivers(Of::Later).await;
+            if has_perm
+                && let Err(error) = clock::run_chrony(Path::new(history::DIR), |trouble| say(&trouble)).await
+            {
+                say(&format!("the clock is not kept: {error}"));
+            }
         });
         if has_perm {
             let agent = supervise::keep(self.plan.clone(), self.observed.clone(), self.end_agent.subscribe());
             self.agent = Some(tokio::spawn(agent));
+        }
+    }
+
+    /// Until callers get answers: what takes seconds of a processor, and what they do not need, waits for it.
+    fn reached(&self) -> impl Future<Output = ()> + use<> {
+        let (mut observed, mut has_network) = (self.observed.subscribe(), self.has_network.subscribe());
+        async move {
+            let answers = async {
+                let _ = observed.wait_for(|observed| observed.has_answered).await;
+                let _ = has_network.wait_for(|has_network| *has_network).await;
+            };
+            let _ = tokio::time::timeout(REACHED_LIMIT, answers).await;
         }
     }
 
@@ -346,6 +355,7 @@ impl Init {
     fn look(&mut self) -> Option<Stop> {
         let addresses = uplink::addresses().unwrap_or_default();
         let has_network = !addresses.is_empty();
+        self.has_network.send_replace(has_network);
         if self.facts.tentative && *self.confirmed.borrow() {
             self.end_trial();
         }

@@ -67,9 +67,15 @@ pub enum PermError {
     },
 }
 
-/// Makes or activates the volume group of `pv` and mounts `/perm`.
+/// Makes the volume group of `pv`, or activates what `/perm` is on, and mounts it. The mark is made once
+/// the group is whole.
 pub async fn open(pv: &Path, esp: &Path) -> Result<Report, PermError> {
     let is_marked = look_at(esp, |dir| Ok(dir.join(MARK).exists()))?;
+    if is_marked && let Some(perm) = group::activate_perm(pv).await? {
+        mount_perm(&perm).await?;
+        make_dirs()?;
+        return Ok(Report { perm, made: Vec::new(), pool_error: None });
+    }
     if is_marked && blkid::content(pv).await? == Content::Blank {
         return Err(PermError::Gone { device: pv.to_owned() });
     }

@@ -10,7 +10,7 @@
 //! loss at any instant leaves nothing but a step to do. What is half made has another name: a volume
 //! called `perm` is a whole file system, and is never made a second time.
 //!
-//! Nothing here needs the agent: PID 1 calls [`ensure_group`] before there is one.
+//! Nothing here needs the agent: PID 1 calls it before there is one.
 
 mod error;
 mod grow;
@@ -80,6 +80,14 @@ pub async fn ensure_group(device: &Path) -> Result<Report, GroupError> {
         Some(error) if !perm.exists() => Err(error.into()),
         pool_error => Ok(Report { perm, made, pool_error }),
     }
+}
+
+/// Activates `perm` of a group that is known to be whole, and nothing else: the pool is checked when it is
+/// activated, and can wait for whom it is for. `None` where it is not there after all.
+pub async fn activate_perm(device: &Path) -> Result<Option<PathBuf>, GroupError> {
+    let activation = Lvm::on(device)?.activate_volume(GROUP, PERM).await;
+    let perm = lvm::node(GROUP, PERM);
+    Ok((activation.is_ok() && perm.exists()).then_some(perm))
 }
 
 /// Takes the group on `device` out of use, before the machine stops or the disk goes.
