@@ -9,8 +9,7 @@ use crate::{Error, Result, elf, packages::Packages, run::Program, tree::Tree};
 pub const AGENT: &str = "usr/sbin/capsuled";
 /// The agent's program answers to that name.
 const DHCP_EVENT: &str = "usr/lib/capsule/dhcp-event";
-/// What dhcpcd calls. It waits for its end, and before it asks for a lease it tells twice of what nobody
-/// wants to know: a large program would take half a second of a slow machine each time.
+/// What dhcpcd calls, whose end it waits for: of what it tells before it has a lease, nobody wants to know.
 const DHCP_HOOK: (&str, &str) = (
     "usr/lib/capsule/dhcp-hook",
     "#!/bin/sh\ncase $reason in PREINIT|CARRIER|NOCARRIER) exit 0 ;; esac\nexec /usr/lib/capsule/dhcp-event\n",

@@ -71,15 +71,14 @@ pub enum PermError {
 /// the group is whole.
 pub async fn open(pv: &Path, esp: &Path) -> Result<Report, PermError> {
     let is_marked = look_at(esp, |dir| Ok(dir.join(MARK).exists()))?;
-    if is_marked && let Some(perm) = group::activate_perm(pv).await? {
-        mount_perm(&perm).await?;
-        make_dirs()?;
-        return Ok(Report { perm, made: Vec::new(), pool_error: None });
-    }
-    if is_marked && blkid::content(pv).await? == Content::Blank {
-        return Err(PermError::Gone { device: pv.to_owned() });
-    }
-    let report = group::ensure_group(pv).await?;
+    let known = if is_marked { group::activate_perm(pv).await? } else { None };
+    let report = match known {
+        Some(report) => report,
+        None if is_marked && blkid::content(pv).await? == Content::Blank => {
+            return Err(PermError::Gone { device: pv.to_owned() });
+        }
+        None => group::ensure_group(pv).await?,
+    };
     mount_perm(&report.perm).await?;
     make_dirs()?;
     if !is_marked {

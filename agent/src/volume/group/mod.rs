@@ -84,10 +84,11 @@ pub async fn ensure_group(device: &Path) -> Result<Report, GroupError> {
 
 /// Activates `perm` of a group that is known to be whole, and nothing else: the pool is checked when it is
 /// activated, and can wait for whom it is for. `None` where it is not there after all.
-pub async fn activate_perm(device: &Path) -> Result<Option<PathBuf>, GroupError> {
+pub async fn activate_perm(device: &Path) -> Result<Option<Report>, GroupError> {
     let activation = Lvm::on(device)?.activate_volume(GROUP, PERM).await;
     let perm = lvm::node(GROUP, PERM);
-    Ok((activation.is_ok() && perm.exists()).then_some(perm))
+    let is_there = activation.is_ok() && perm.exists();
+    Ok(is_there.then(|| Report { perm, made: Vec::new(), pool_error: None }))
 }
 
 /// Takes the group on `device` out of use, before the machine stops or the disk goes.
