@@ -1,10 +1,12 @@
 //! What runs workloads.
 
+use std::time::Duration;
+
 use tonic::transport::Endpoint;
 
 use super::{StartError, appliance};
 use crate::{
-    boot::hardware,
+    boot::{hardware, uplink},
     config::Config,
     event::Events,
     identity::Identity,
@@ -17,6 +19,9 @@ use crate::{
     store::Store,
     volume::{Backing, Volumes},
 };
+
+/// For an appliance to have an address. Workloads expect one when they start, and run without one as well.
+const NETWORK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The capabilities below workloads.
 pub(super) struct Engine {
@@ -56,10 +61,11 @@ pub(super) async fn start(
         let images = Images::new(nowhere, events.clone(), registries);
         return Ok(Engine { runtime, images, network: None, volumes: None });
     }
-    if config.appliance
-        && let Err(error) = hardware::load(&hardware::WORKLOADS).await
-    {
-        tracing::warn!(%error, "not all modules that workloads need could be loaded");
+    if config.appliance {
+        uplink::wait_for_address(NETWORK_LIMIT).await;
+        if let Err(error) = hardware::load(&hardware::WORKLOADS).await {
+            tracing::warn!(%error, "not all modules that workloads need could be loaded");
+        }
     }
     let (network, volumes) = tokio::try_join!(network(config, identity, store, events, membership), async {
         let group = config.volume_group.clone().or_else(|| config.appliance.then(appliance::volume_group));

@@ -12,16 +12,18 @@ const DEVICES: &str = "/sys/devices";
 const BATCH: usize = 200;
 
 /// What a capsule does not wait for, by how it is called among devices: what a processor can do (sums,
-/// ciphers, guests), of which each is tried out when it is loaded, and the mouse, which is looked for.
-const LATER: [&str; 2] = ["cpu:", "serio:"];
+/// ciphers, guests), of which each is tried out when it is loaded, the mouse, which is looked for, and what an
+/// emulator has of its own.
+const LATER: [&str; 3] = ["cpu:", "serio:", "acpi:QEMU"];
 
 /// For `/perm`, to keep what a panic says, and for the power button.
-pub const EARLY: [&str; 5] = ["dm_thin_pool", "ext4", "efi_pstore", "button", "evdev"];
+pub const EARLY: [&str; 4] = ["ext4", "efi_pstore", "button", "evdev"];
 
 /// For workloads. nft would ask for its modules one at a time, and begin its transaction anew after each.
-pub const WORKLOADS: [&str; 20] = [
+pub const WORKLOADS: [&str; 21] = [
     "bridge",
     "dm_snapshot",
+    "dm_thin_pool",
     "loop",
     "nf_conntrack_bridge",
     "nf_conntrack_netlink",

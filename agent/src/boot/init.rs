@@ -64,7 +64,7 @@ const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs init. Returns only with an error, which the first process answers with a reboot.
 pub async fn run() -> anyhow::Result<Infallible> {
-    mounts::mount_all(|trouble| say(&trouble));
+    mounts::mount_early(|trouble| say(&trouble));
     let handover = read_handover()?;
     let words = words(&handover.esp)?;
     let mut facts = facts(&handover)?;
@@ -305,6 +305,7 @@ impl Init {
         let reached = self.reached();
         self.background.spawn(async move {
             reached.await;
+            mounts::mount_later(|trouble| say(&trouble));
             load_drivers(Of::Later).await;
             if has_perm
                 && let Err(error) = clock::run_chrony(Path::new(history::DIR), |trouble| say(&trouble)).await

@@ -34,7 +34,7 @@ mod server;
 mod stop;
 mod supervise;
 pub mod tentative;
-mod uplink;
+pub mod uplink;
 mod watchdog;
 
 pub use facts::{BootFacts, Role, Slot};

@@ -10,17 +10,20 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use crate::sys::mount::{Mount, mounts};
 
 /// Type, place, options. The initramfs has mounted /proc, /sys, /dev and /run.
-const MOUNTS: [(&str, &str, &str); 9] = [
+const MOUNTS: [(&str, &str, &str); 8] = [
     ("devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666"),
     ("tmpfs", "/dev/shm", "mode=1777"),
     ("mqueue", "/dev/mqueue", ""),
     ("tmpfs", "/tmp", "mode=1777,size=25%"),
     ("tmpfs", "/var", "mode=755,size=25%"),
     ("cgroup2", "/sys/fs/cgroup", "nsdelegate,memory_recursiveprot"),
-    ("bpf", "/sys/fs/bpf", "mode=700"),
     ("pstore", PSTORE, ""),
     ("tracefs", "/sys/kernel/tracing", ""),
 ];
+
+/// The kernel looks for a module when it is mounted, which takes a tenth of an emulated second, and nothing
+/// at boot needs it.
+const LATER: (&str, &str, &str) = ("bpf", "/sys/fs/bpf", "mode=700");
 
 /// What a kernel that panicked has left.
 pub const PSTORE: &str = "/sys/fs/pstore";
@@ -28,15 +31,24 @@ pub const PSTORE: &str = "/sys/fs/pstore";
 /// What /var begins with.
 const VAR_SKELETON: &str = "/usr/share/capsule/var";
 
-/// Mounts them all. One that fails is told and passed over: a capsule without it is still of use.
-pub fn mount_all(say: impl Fn(String)) {
-    for (kind, place, options) in MOUNTS {
-        if let Err(error) = mount_one(kind, Path::new(place), options) {
-            say(format!("cannot mount {place}: {error}"));
-        }
+/// Mounts what a start needs. One that fails is told and passed over: a capsule without it is still of use.
+pub fn mount_early(say: impl Fn(String)) {
+    for entry in MOUNTS {
+        mount_or_say(entry, &say);
     }
     if let Err(error) = copy_tree(Path::new(VAR_SKELETON), Path::new("/var")) {
         say(format!("cannot fill /var: {error}"));
+    }
+}
+
+/// Mounts the rest.
+pub fn mount_later(say: impl Fn(String)) {
+    mount_or_say(LATER, &say);
+}
+
+fn mount_or_say((kind, place, options): (&str, &str, &str), say: &impl Fn(String)) {
+    if let Err(error) = mount_one(kind, Path::new(place), options) {
+        say(format!("cannot mount {place}: {error}"));
     }
 }
 

@@ -35,6 +35,8 @@ const HOOK: &str = "/usr/lib/capsule/dhcp-hook";
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Between two looks for a carrier.
 const CARRIER_PAUSE: Duration = Duration::from_millis(250);
+/// Between two looks for an address.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(100);
 
 /// `capsule.net=` of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,6 +207,16 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
         .filter(|(index, address)| is_wired(*index) && is_reachable(*address))
         .map(|(_, ip)| ip)
         .collect())
+}
+
+/// Until there is such an address, or `limit` is over.
+pub async fn wait_for_address(limit: Duration) {
+    let has_address = async {
+        while addresses().is_ok_and(|addresses| addresses.is_empty()) {
+            tokio::time::sleep(ADDRESS_PAUSE).await;
+        }
+    };
+    let _ = tokio::time::timeout(limit, has_address).await;
 }
 
 fn is_reachable(address: IpAddr) -> bool {
