@@ -66,9 +66,9 @@ impl ClaimWindow {
         Self { id, bar, opened: Instant::now(), length }
     }
 
-    /// Enrolls `key`, or says why not. All is decided in one transaction: of two who race,
-    /// exactly one finds no other. The same key again is the answer repeated.
-    pub(super) async fn claim(&self, store: &Store, key: KeyRow) -> Result<(), ClaimError> {
+    /// Enrolls `key`, or says why not; whether it is new. All is decided in one transaction: of two who
+    /// race, exactly one finds no other. The same key again is the answer repeated.
+    pub(super) async fn claim(&self, store: &Store, key: KeyRow) -> Result<bool, ClaimError> {
         let late = self.opened.elapsed() > self.length;
         let (id, length) = (self.id.clone(), self.length);
         let only = match &self.bar {
@@ -78,12 +78,13 @@ impl ClaimWindow {
         store
             .write(move |tx| {
                 match table::claimant(tx, only.as_deref())? {
-                    Some(winner) if winner.public_key == key.public_key => return Ok(()),
+                    Some(winner) if winner.public_key == key.public_key => return Ok(false),
                     Some(winner) => return Err(claimed(&winner).into()),
                     None if late => return Err(Refusal::WindowClosed(length).into()),
                     None => {}
                 }
-                Ok(table::put(tx, &key, Some(&id))?)
+                table::put(tx, &key, Some(&id))?;
+                Ok(true)
             })
             .await
     }

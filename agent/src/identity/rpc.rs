@@ -57,13 +57,14 @@ impl identity_server::Identity for Identity {
         if purpose != self.0.purpose {
             return Err(self.refuse(Refusal::Purpose(self.0.purpose), roles::ADOPT, peer.address()));
         }
-        let key = self.claim(&peer, &public_key, &key_name).await?;
+        let (key, is_new) = self.claim(&peer, &public_key, &key_name).await?;
         Ok(Response::new(v1::AdoptResponse {
             capsule_id: self.capsule_id().into(),
             short_id: self.short_id().into(),
             hostname: self.hostname(),
             fingerprint: self.fingerprint().to_string(),
             key_id: key.to_string(),
+            was_enrolled: !is_new,
         }))
     }
 
@@ -142,7 +143,8 @@ impl identity_server::Identity for Identity {
 }
 
 impl Identity {
-    async fn claim(&self, peer: &Peer, public_key: &[u8], name: &str) -> Result<KeyId, Status> {
+    /// The key that has the capsule now, and whether it is new to it.
+    async fn claim(&self, peer: &Peer, public_key: &[u8], name: &str) -> Result<(KeyId, bool), Status> {
         let refuse = |refusal| self.refuse(refusal, roles::ADOPT, peer.address());
         if self.0.refusals().is_limited(peer.address(), std::time::Instant::now()) {
             return Err(refuse(Refusal::Limited(peer.address())));
@@ -153,15 +155,18 @@ impl Identity {
         }
         let row = KeyRow::new(public_key, key_name(name)?, Role::Admin);
         let (key_id, name) = (row.key_id(), row.name.clone());
-        match self.0.window.claim(&self.0.store, row).await {
-            Ok(()) => {}
+        let is_new = match self.0.window.claim(&self.0.store, row).await {
+            Ok(is_new) => is_new,
             Err(ClaimError::Refused(refusal)) => return Err(refuse(refusal)),
             Err(ClaimError::Store(error)) => return Err(error.into()),
-        }
+        };
         self.0.keys.reload().await?;
         peer.acknowledge();
-        self.told("Adopted", key_id.as_str(), format!("{name} adopted this capsule from {}", peer.address()));
-        Ok(key_id)
+        if is_new {
+            let message = format!("{name} adopted this capsule from {}", peer.address());
+            self.told("Adopted", key_id.as_str(), message);
+        }
+        Ok((key_id, is_new))
     }
 
     async fn put(&self, row: KeyRow) -> Result<v1::OperatorKey, KeyChangeError> {

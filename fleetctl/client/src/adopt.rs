@@ -94,7 +94,7 @@ async fn claim(
         hostname: answer.hostname,
         key_id: connector.key().key_id().clone(),
         context: context(probe),
-        was_enrolled: false,
+        was_enrolled: answer.was_enrolled,
     })
 }
 

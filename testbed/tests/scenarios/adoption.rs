@@ -17,6 +17,23 @@ async fn an_operator_adopts_a_capsule_and_is_known_to_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn adopting_again_is_the_answer_repeated() -> Result<()> {
+    let fleet = Fleet::builder(1).unadopted().start().await?;
+    let api = fleet.capsule("a").api()?.to_string();
+    for was_enrolled in [false, true] {
+        let words = ["adopt", &api, "--name", "a", "--yes", "-o", "json"];
+        let adopted = fleet.fleetctl(&words).await?.ok()?.json()?;
+        ensure!(adopted["result"]["wasEnrolled"] == was_enrolled, "{adopted}");
+    }
+    let again = fleet.fleetctl(&["adopt", &api, "--name", "a", "--yes"]).await?.ok()?.stdout;
+    ensure!(again.contains("a: knew your key already"), "{again}");
+    let events = fleet.capsule("a").fleetctl(&["events"]).await?.ok()?.stdout;
+    ensure!(events.matches("adopted this capsule from").count() == 1, "{events}");
+    fleet.passed();
+    Ok(())
+}
+
+#[tokio::test]
 async fn of_two_operators_who_race_exactly_one_adopts() -> Result<()> {
     let fleet = Fleet::builder(1).unadopted().start().await?;
     let api = fleet.capsule("a").api()?.to_string();
