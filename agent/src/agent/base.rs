@@ -19,6 +19,8 @@ pub(super) struct Standing {
     pub(super) lock: StateLock,
     pub(super) identity: Identity,
     pub(super) address: SocketAddr,
+    /// Of the system, where that is ours, else of the agent.
+    pub(super) version: String,
 }
 
 pub(super) struct Base {
@@ -34,6 +36,7 @@ impl Base {
     /// Takes the state directory; nobody is served yet.
     pub(super) async fn open(
         config: &Config,
+        version: String,
         purpose: Purpose,
         claim_window: Duration,
     ) -> Result<Self, StartError> {
@@ -52,6 +55,7 @@ impl Base {
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| unheard(config.listen, source))?;
         let init = config.appliance.then(|| InitLink::start(boot::link::SOCKET.into(), store.clone()));
-        Ok(Self { standing: Standing { lock, identity, address }, store, events, listener, init })
+        let standing = Standing { lock, identity, address, version };
+        Ok(Self { standing, store, events, listener, init })
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn start(
     let installer = Installer::new(boot, identity.clone(), init.clone());
     let facts = Facts {
         mode: Mode::Installer,
+        version: standing.version.clone(),
         state_dir: config.state_dir.clone(),
         started_at: SystemTime::now(),
         capabilities: Vec::new(),

@@ -161,7 +161,8 @@ impl Builder {
         let boot = if self.config.appliance { appliance::facts() } else { None };
         let is_installer = boot.as_ref().is_some_and(|boot| boot.role == Role::Installer);
         let purpose = if is_installer { Purpose::Install } else { Purpose::Serve };
-        let base = Base::open(&self.config, purpose, self.claim_window).await?;
+        let version = boot.as_ref().map_or(env!("CARGO_PKG_VERSION"), |boot| &boot.version).to_owned();
+        let base = Base::open(&self.config, version, purpose, self.claim_window).await?;
         if let Some((boot, init)) = boot.zip(base.init.clone()) {
             if is_installer {
                 return Ok(installer::start(&self.config, base, (boot, init), self.log));
@@ -217,6 +218,7 @@ impl Builder {
         let mode = if config.appliance { Mode::Appliance } else { Mode::Hosted };
         let facts = Facts {
             mode,
+            version: standing.version.clone(),
             state_dir: config.state_dir.clone(),
             started_at: SystemTime::now(),
             capabilities: engine.capabilities(),
@@ -248,10 +250,10 @@ impl Agent {
         announced: Option<Mode>,
         (stop, server): (oneshot::Sender<()>, JoinHandle<()>),
     ) -> Self {
-        let Standing { lock, identity, address } = standing;
+        let Standing { lock, identity, address, version } = standing;
         let flusher = tokio::spawn(flush(identity.clone()));
         announce(&identity, address, events);
-        let discovery = announced.map(|mode| Discovery::start(identity.clone(), address, mode));
+        let discovery = announced.map(|mode| Discovery::start(identity.clone(), address, mode, version));
         Self { identity, address, discovery, stop, server, flusher, _lock: lock }
     }
 

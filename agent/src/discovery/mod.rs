@@ -56,11 +56,11 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Starts to announce a capsule whose API listens on `api`. Where that cannot be done, it is
-    /// logged and tried again.
-    pub fn start(identity: Identity, api: SocketAddr, mode: Mode) -> Self {
+    /// Starts to announce a capsule of this version whose API listens on `api`. Where that cannot be
+    /// done, it is logged and tried again.
+    pub fn start(identity: Identity, api: SocketAddr, mode: Mode, version: String) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let task = Task { identity, api, mode, announcer: None, announced: None, complaint: None };
+        let task = Task { identity, api, mode, version, announcer: None, announced: None, complaint: None };
         Self { stop, task: tokio::spawn(task.run(stopped)) }
     }
 
@@ -78,6 +78,7 @@ struct Task {
     identity: Identity,
     api: SocketAddr,
     mode: Mode,
+    version: String,
     announcer: Option<Announcer>,
     /// What was told last, by this responder.
     announced: Option<Announcement>,
@@ -163,7 +164,7 @@ impl Task {
             capsule_id: self.identity.capsule_id().into(),
             hostname: self.identity.hostname(),
             adopted: self.identity.is_adopted(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.version.clone(),
             mode: self.mode,
         }
     }

@@ -54,6 +54,8 @@ pub trait Census: Send + Sync {
 pub struct Facts {
     /// As what the machine runs.
     pub mode: Mode,
+    /// Of the system, where that is ours, else of the agent.
+    pub version: String,
     /// Whose file system is reported.
     pub state_dir: PathBuf,
     /// When the agent started.
@@ -112,7 +114,7 @@ impl Node {
             capsule_id: identity.capsule_id().into(),
             short_id: identity.short_id().into(),
             hostname: identity.hostname(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: facts.version.clone(),
             mode: facts.mode.into(),
             kernel: host.kernel,
             architecture: host.architecture,
