@@ -30,7 +30,9 @@ const BACKLOG: usize = 16;
 /// Where a terminal is asked for: that there is one, what it is, and how large.
 pub fn on_terminal(start: &mut ExecStart) -> Result<()> {
     if !io::stdin().is_terminal() {
-        return Err(usage("-t needs a terminal on stdin; use -i to send a file or a pipe"));
+        return Err(usage(
+            "-t needs a terminal on stdin; a file or a pipe is sent without -t (and with -i by `exec`)",
+        ));
     }
     start.window = terminal::window_of(&io::stdin());
     start.env.extend(terminal_kind(start));

@@ -40,6 +40,11 @@ pub fn age(at: Option<&Wire>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| span(since(at)))
 }
 
+/// How long until then; `0s` where that is over.
+pub fn left(until: &Wire) -> String {
+    span(system_time(until).duration_since(SystemTime::now()).unwrap_or_default())
+}
+
 /// Local date and time to the second: `2026-01-31 18:04:05`.
 pub fn date_time(at: &Wire) -> String {
     Timestamp::new(at.seconds, 0).map_or_else(

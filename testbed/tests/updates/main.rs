@@ -168,8 +168,13 @@ async fn a_trial_waits_for_its_operator() {
     let pushed = site.said(&["update", "push", bundle.to_str().unwrap()]).await;
     assert!(pushed.contains("runs on trial; `fleetctl update confirm` keeps it"), "{pushed}");
     let status = site.said(&["update", "status"]).await;
-    assert!(status.contains("waits for `update confirm`"), "{status}");
+    assert!(status.contains("waits for `update confirm` (") && status.contains(" left)"), "{status}");
+    let again = site.said(&["update", "push", bundle.to_str().unwrap(), "--auto-confirm", "1s"]).await;
+    assert!(again.contains("runs already, on trial, which goes on as it was begun"), "{again}");
     assert_eq!(site.said(&["update", "confirm"]).await, "0.2.0 is kept\n");
+    let nowhere = site.dir.path().join("capsule-0.3.0.update");
+    let (_, told) = site.push(&[], &nowhere, 2).await;
+    assert!(told.contains("No such file"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

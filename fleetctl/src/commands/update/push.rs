@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use capsule_client::{
     CallError, Capsule, Connector, Target, fan_out,
     update::{PushError, PushOptions, Seen, UpdateFile, push},
@@ -90,6 +90,8 @@ struct Installed {
     slot: String,
     /// `confirmed`, `tentative`, or `runs-already`.
     state: String,
+    /// Whether nobody has kept it yet.
+    on_trial: bool,
     sent_bytes: u64,
     bundle_bytes: u64,
 }
@@ -142,7 +144,8 @@ async fn read(out: &Out, path: &Path) -> Result<UpdateFile> {
     if path == Path::new("-") {
         return Err(usage("a bundle is read in many places at once: write it to a file first"));
     }
-    let bytes = std::fs::metadata(path).with_context(|| format!("cannot read {}", shown(path)))?.len();
+    let unreadable = |error: std::io::Error| usage(format!("cannot read {}: {error}", shown(path)));
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     let bar = progress::bytes(out, "checking", UpdateFile::work_bytes(bytes));
     let owned = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || UpdateFile::open(&owned, |bytes| bar.advance(bytes)));
@@ -200,9 +203,10 @@ fn skipped(failed: usize) -> Failure {
 
 fn layout() -> Layout<Installed> {
     Layout::lines(|installed: &Installed, _| {
-        let Installed { version, from_version, slot, state, sent_bytes, bundle_bytes } = installed;
+        let Installed { version, from_version, slot, state, on_trial, sent_bytes, bundle_bytes } = installed;
         if state == "runs-already" {
-            return vec![format!("{version} runs already")];
+            let trial = ", on trial, which goes on as it was begun; `fleetctl update confirm` keeps it";
+            return vec![format!("{version} runs already{}", if *on_trial { trial } else { "" })];
         }
         let sent = format!("{} of {} sent", human::bytes(*sent_bytes), human::bytes(*bundle_bytes));
         let then = match state.as_str() {
@@ -227,6 +231,7 @@ impl Job {
                 version,
                 slot: String::new(),
                 state: "runs-already".into(),
+                on_trial: look(&self.connector, &target).await?.is_tentative,
                 sent_bytes,
                 bundle_bytes,
             });
@@ -239,9 +244,9 @@ impl Job {
             within: within.unwrap_or_default() + soak.unwrap_or_default() + REBOOTS,
         };
         let update = settle(&self.connector, &target, &wanted, &bar).await?;
-        let state = update.state().to_string();
+        let (state, on_trial) = (update.state().to_string(), update.state() == UpdateState::Tentative);
         let Update { version, from_version, slot, .. } = update;
-        Ok(Installed { version, from_version, slot, state, sent_bytes, bundle_bytes })
+        Ok(Installed { version, from_version, slot, state, on_trial, sent_bytes, bundle_bytes })
     }
 
     /// With as many connections as it takes; the update, and how many bytes were sent.

@@ -63,8 +63,14 @@ fn trial(status: &UpdateStatus) -> Cell {
     Cell::new(&waits_for(status), Tone::Warn)
 }
 
-/// `well for 12 of 60 s`, `network: no carrier`, `waits for update confirm`.
+/// What it waits for, and how long: `network: no carrier (9m left)`.
 pub(super) fn waits_for(status: &UpdateStatus) -> String {
+    let left = status.confirm_before.as_ref().map(|end| format!(" ({} left)", human::left(end)));
+    purpose(status) + &left.unwrap_or_default()
+}
+
+/// `well for 12 of 60 s`, `network: no carrier`, `waits for update confirm`.
+fn purpose(status: &UpdateStatus) -> String {
     let problems: Vec<String> = status
         .vitals
         .iter()
@@ -119,6 +125,8 @@ fn update_tone(state: UpdateState) -> Tone {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use capsule_proto::v1::Vital;
 
     use super::*;
@@ -132,6 +140,9 @@ mod tests {
         assert_eq!(waits_for(&status), "well for 12 of 60 s");
         status.vitals.push(Vital { name: "network".into(), is_well: false, detail: "no carrier".into() });
         assert_eq!(waits_for(&status), "network: no carrier");
+        let end = SystemTime::now() + Duration::from_secs(570);
+        status.confirm_before = Some(capsule_proto::timestamp(end));
+        assert_eq!(waits_for(&status), "network: no carrier (9m left)");
     }
 
     #[test]
