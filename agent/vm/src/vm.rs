@@ -266,17 +266,25 @@ impl Vm {
         self.qmp.execute("block_resize", arguments, ANSWER_LIMIT).await.map(drop)
     }
 
-    /// One of the commands that QEMU has for people alone.
+    /// Where each CPU stands and whether it waits (`HLT=1`), a line each, as QEMU writes it; for whoever
+    /// wants to know what a machine does that says nothing.
+    pub async fn cpus_stand(&mut self) -> Result<Vec<String>> {
+        let registers = self.say("info registers -a").await?;
+        Ok(registers.lines().filter(|line| line.contains("IP=")).map(str::to_owned).collect())
+    }
+
+    /// One of the commands that QEMU has for people alone, which says nothing where it went well.
     async fn type_in(&mut self, line: &str) -> Result<()> {
+        match self.say(line).await?.trim() {
+            "" | "OK" => Ok(()),
+            why => Err(Error::Command { command: line.to_owned(), description: why.to_owned() }),
+        }
+    }
+
+    async fn say(&mut self, line: &str) -> Result<String> {
         let arguments = json!({"command-line": line});
         let said = self.qmp.execute("human-monitor-command", arguments, ANSWER_LIMIT).await?;
-        match said.as_str().map(str::trim) {
-            Some("" | "OK") => Ok(()),
-            other => {
-                let description = other.unwrap_or("it does not say why").to_owned();
-                Err(Error::Command { command: line.to_owned(), description })
-            }
-        }
+        Ok(said.as_str().unwrap_or_default().to_owned())
     }
 
     async fn wait_until(

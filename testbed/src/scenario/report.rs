@@ -3,7 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
-    substrate::{Substrate, Testbed},
+    substrate::{
+        Substrate, Testbed,
+        qemu::order::{Order, Sight, tell_blocking},
+    },
     sys::{netns, process::Process, program, run},
 };
 
@@ -26,6 +29,10 @@ pub fn print(testbed: &Testbed) {
             section("events", &events(testbed, name));
         }
         if is_machine {
+            // Twice: whether it stands still or goes round tells one hang from another.
+            for _ in 0..if alive { 2 } else { 0 } {
+                section("machine", &sight(testbed, name));
+            }
             continue;
         }
         let namespace = testbed.plan().namespace(name);
@@ -51,6 +58,15 @@ pub(super) fn tail_of(path: &Path, lines: usize) -> String {
 fn last(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn sight(testbed: &Testbed, name: &str) -> String {
+    match tell_blocking(&testbed.files(name).socket(), &Order::LookInside) {
+        Ok(Sight { power, resets, processors, .. }) => {
+            format!("{power:?}, resets: {resets:?}\n{}", processors.join("\n"))
+        }
+        Err(error) => format!("{error:#}"),
+    }
 }
 
 fn events(testbed: &Testbed, name: &str) -> String {

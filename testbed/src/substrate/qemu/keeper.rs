@@ -108,8 +108,11 @@ impl Keeper {
     }
 
     async fn follow(&mut self, order: Order) -> Result<Sight> {
+        let mut processors = Vec::new();
         match order {
             Order::Look => {}
+            Order::LookInside if !self.is_on().await? => {}
+            Order::LookInside => processors = self.vm()?.vm.cpus_stand().await?,
             Order::PowerOn => self.power_on().await?,
             Order::CutPower => drop(self.vm()?.vm.cut_power().await?),
             Order::PressPower => self.vm()?.vm.press_power().await?,
@@ -123,7 +126,7 @@ impl Keeper {
             Order::PlugDisk(disk) => self.plug(&disk).await?,
             Order::GrowDisk { disk, bytes } => self.grow(&disk, bytes).await?,
         }
-        self.look().await
+        Ok(Sight { processors, ..self.look().await? })
     }
 
     fn vm(&mut self) -> Result<&mut Running> {
@@ -133,7 +136,7 @@ impl Keeper {
     async fn look(&mut self) -> Result<Sight> {
         let Some(Running { vm, .. }) = &mut self.vm else {
             let power = Power::Off("it was never powered on".to_owned());
-            return Ok(Sight { power, resets: Vec::new(), pid: None });
+            return Ok(Sight { power, resets: Vec::new(), pid: None, processors: Vec::new() });
         };
         let power = match vm.status().await? {
             Status::Running => Power::On,
@@ -141,7 +144,7 @@ impl Keeper {
             Status::Ended(exit) => Power::Off(exit.to_string()),
         };
         let resets = vm.resets().iter().map(ToString::to_string).collect();
-        Ok(Sight { power, resets, pid: vm.pid() })
+        Ok(Sight { power, resets, pid: vm.pid(), processors: Vec::new() })
     }
 
     async fn is_on(&mut self) -> Result<bool> {

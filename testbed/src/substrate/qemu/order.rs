@@ -1,7 +1,12 @@
 //! What a machine's keeper is told, and what it answers: a line of JSON each, one order a
 //! connection.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{BufRead as _, Write as _},
+    os::unix::net::UnixStream as BlockingStream,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -20,6 +25,8 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 pub enum Order {
     /// Only say how it is.
     Look,
+    /// Also where its processors stand.
+    LookInside,
     /// Start it, where it is off.
     PowerOn,
     /// Take its power away.
@@ -60,6 +67,9 @@ pub struct Sight {
     pub resets: Vec<String>,
     /// QEMU's process, while there is one.
     pub pid: Option<u32>,
+    /// Of each processor, where it stands; only where that was asked for.
+    #[serde(default)]
+    pub processors: Vec<String>,
 }
 
 /// Whether a machine runs.
@@ -89,4 +99,14 @@ pub async fn tell(socket: &Path, order: &Order) -> Result<Sight> {
     let at = || format!("cannot tell {order:?} to the machine's keeper at {}", socket.display());
     let answer = timeout(ANSWER_LIMIT, exchange).await.map_err(anyhow::Error::from).flatten();
     answer.with_context(at)?.map_err(|why| anyhow!("{order:?} failed: {why}"))
+}
+
+/// The same for who cannot wait for others meanwhile, such as a fleet that is dropped.
+pub fn tell_blocking(socket: &Path, order: &Order) -> Result<Sight> {
+    let mut stream = BlockingStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.write_all(format!("{}\n", serde_json::to_string(order)?).as_bytes())?;
+    let mut line = String::new();
+    std::io::BufReader::new(stream).read_line(&mut line)?;
+    serde_json::from_str::<Answer>(&line)?.map_err(|why| anyhow!("{order:?} failed: {why}"))
 }
