@@ -87,7 +87,7 @@ impl Cli {
         match self.command {
             Command::Up(up) => runtime()?.block_on(up.run()),
             Command::Down(down) => down.run(),
-            Command::Status(status::Status {}) => status::Status::run(),
+            Command::Status(status::Status {}) => runtime()?.block_on(status::Status::run()),
             Command::Bench(bench) => runtime()?.block_on(bench.run()),
             Command::KernelFigures { rounds } => runtime()?.block_on(bench::kernel_figures(rounds)),
             Command::Env(env) => env.run(),

@@ -6,7 +6,13 @@ use tabled::{Table, Tabled, settings::Style};
 
 use super::steps::say;
 use crate::{
-    substrate::{Plan, Record, Substrate},
+    substrate::{
+        Plan, Record, Substrate,
+        qemu::{
+            Files,
+            order::{Order, Power, Sight, tell},
+        },
+    },
     sys::process::Process,
 };
 
@@ -26,8 +32,13 @@ struct Row {
 }
 
 impl Status {
-    pub fn run() -> Result<()> {
-        let rows: Vec<Row> = Record::all()?.iter().flat_map(rows).collect();
+    pub async fn run() -> Result<()> {
+        let mut rows = Vec::new();
+        for record in Record::all()? {
+            for position in 0..record.nodes.len() {
+                rows.push(row(&record, position).await);
+            }
+        }
         if rows.is_empty() {
             return say("no fleet is up; `testbed up` starts one");
         }
@@ -35,14 +46,15 @@ impl Status {
     }
 }
 
-fn rows(record: &Record) -> Vec<Row> {
+async fn row(record: &Record, position: usize) -> Row {
     let plan = Plan::new(&record.name, record.subnet);
-    let row = |(position, node): (usize, &crate::substrate::Node)| Row {
+    let node = &record.nodes[position];
+    Row {
         fleet: record.name.clone(),
         capsule: node.name.clone(),
         address: plan.api(position).to_string(),
         agent: match node.life() {
-            Some(agent) if Process::is_alive(agent) => format!("runs, PID {}", agent.pid),
+            Some(agent) if Process::is_alive(agent) => alive(record, &node.name, agent).await,
             Some(_) => "ended".to_owned(),
             None => "never started".to_owned(),
         },
@@ -51,6 +63,17 @@ fn rows(record: &Record) -> Vec<Row> {
             Substrate::Qemu(_) => plan.hub(),
         },
         state: record.state_dir(&node.name).display().to_string(),
-    };
-    record.nodes.iter().enumerate().map(row).collect()
+    }
+}
+
+/// An agent's process lives while it runs, a machine's keeper also while the machine is off.
+async fn alive(record: &Record, node: &str, process: Process) -> String {
+    let runs = |pid| format!("runs, PID {pid}");
+    let Substrate::Qemu(_) = record.substrate else { return runs(process.pid) };
+    match tell(&Files::of(record, node).socket(), &Order::Look).await {
+        Ok(Sight { power: Power::On, pid, .. }) => runs(pid.unwrap_or(process.pid)),
+        Ok(Sight { power: Power::Frozen, .. }) => "stands still".to_owned(),
+        Ok(Sight { power: Power::Off(why), .. }) => format!("is off: {why}"),
+        Err(_) => format!("keeper, PID {}, does not answer", process.pid),
+    }
 }

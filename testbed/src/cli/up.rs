@@ -13,7 +13,14 @@ use super::{
 use crate::{
     fixtures,
     scenario::{Operator, wait_agent},
-    substrate::{self, Hardware, Owner, Request, Substrate, Testbed, qemu},
+    substrate::{
+        self, Hardware, Owner, Request, Substrate, Testbed,
+        qemu::{
+            self,
+            order::{Order, Power, tell},
+        },
+    },
+    sys::process::Process,
 };
 
 /// Start a fleet, adopt its capsules and apply manifests to them.
@@ -156,7 +163,12 @@ async fn start_agents(testbed: &mut Testbed) -> Result<()> {
             qemu::accelerator().await?;
         }
         for name in &names {
+            let is_kept = testbed.node(name)?.1.life().is_some_and(Process::is_alive);
             testbed.ensure_capsule(name)?;
+            // The process that keeps a machine outlives its power.
+            if is_kept && let Substrate::Qemu(_) = testbed.record.substrate {
+                power_on(testbed, name).await?;
+            }
         }
         for name in &names {
             bar.set_message(format!("waiting for the agent of {name}"));
@@ -165,6 +177,14 @@ async fn start_agents(testbed: &mut Testbed) -> Result<()> {
         Ok(((), format!("{} {are}", names.len())))
     })
     .await
+}
+
+async fn power_on(testbed: &Testbed, name: &str) -> Result<()> {
+    let socket = testbed.files(name).socket();
+    if let Power::Off(_) = tell(&socket, &Order::Look).await?.power {
+        tell(&socket, &Order::PowerOn).await?;
+    }
+    Ok(())
 }
 
 async fn adopt(testbed: &Testbed, operator: &Operator) -> Result<()> {

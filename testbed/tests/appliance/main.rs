@@ -10,4 +10,5 @@ mod install;
 mod keeper;
 mod release;
 mod storage;
+mod up;
 mod update;
