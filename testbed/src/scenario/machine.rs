@@ -16,6 +16,10 @@ use crate::substrate::qemu::{
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// For a guest to do what a button asks, emulated.
 const GUEST_LIMIT: Duration = Duration::from_mins(3);
+/// For emulated firmware, which takes 4 s on a machine that does nothing else.
+const FIRMWARE_LIMIT: Duration = Duration::from_mins(1);
+/// What it says when it begins a boot.
+const FIRMWARE: &str = "BdsDxe: starting Boot";
 /// What a damaged partition holds, over and over: no file system's magic and no hash.
 const GARBAGE: [u8; 4096] = [0xa5; 4096];
 
@@ -159,10 +163,28 @@ impl Machine<'_> {
         }
     }
 
+    /// Waits until its firmware goes on to a boot loader once more than `before`, an earlier
+    /// [`Machine::console`]. Emulated firmware was seen once to say nothing after an interrupt that made the
+    /// kernel panic: what boots has no part in that, so it is told, and the reset button pressed.
+    pub async fn wait_firmware(&self, before: &str) -> Result<()> {
+        if self.wait_shown(FIRMWARE_LIMIT, before, FIRMWARE).await.is_ok() {
+            return Ok(());
+        }
+        for _ in 0..2 {
+            eprintln!("{}: its firmware stands still: {:?}", self.name, self.tell(Order::LookInside).await?);
+        }
+        self.reset().await?;
+        self.wait_shown(FIRMWARE_LIMIT, before, FIRMWARE).await
+    }
+
     /// Waits until its console shows `text` once more than `before`, an earlier [`Machine::console`].
     pub async fn wait_console(&self, before: &str, text: &str) -> Result<()> {
+        self.wait_shown(GUEST_LIMIT, before, text).await
+    }
+
+    async fn wait_shown(&self, limit: Duration, before: &str, text: &str) -> Result<()> {
         let times = before.matches(text).count();
-        eventually(GUEST_LIMIT, async || {
+        eventually(limit, async || {
             let shown = self.console()?.matches(text).count();
             ensure!(shown > times, "the console of {} does not show {text:?}", self.name);
             Ok(())

@@ -51,8 +51,10 @@ async fn a_machine_that_panics_starts_again_and_one_whose_perm_is_gone_is_nobody
     let hardware = Hardware::built()?.kernel_words("efi_pstore.pstore_disable=1");
     let fleet = Fleet::builder(1).qemu(hardware).without_images().start().await?;
     let a = fleet.vm("a");
+    let before = a.console()?;
     a.panic().await?;
     a.wait_resets(1).await?;
+    a.wait_firmware(&before).await?;
     fleet.capsule("a").wait_answers().await?;
     fleet.capsule("a").wait_healthy().await?;
 
