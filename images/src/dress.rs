@@ -9,11 +9,8 @@ use crate::{Error, Result, elf, packages::Packages, run::Program, tree::Tree};
 pub const AGENT: &str = "usr/sbin/capsuled";
 /// The agent's program answers to that name.
 const DHCP_EVENT: &str = "usr/lib/capsule/dhcp-event";
-/// What dhcpcd calls, whose end it waits for: of what it tells before it has a lease, nobody wants to know.
-const DHCP_HOOK: (&str, &str) = (
-    "usr/lib/capsule/dhcp-hook",
-    "#!/bin/sh\ncase $reason in PREINIT|CARRIER|NOCARRIER) exit 0 ;; esac\nexec /usr/lib/capsule/dhcp-event\n",
-);
+/// The initramfs' program, which answers to the names after it (`agent/initramfs/src/calls.rs`).
+const CALLED: (&str, [&str; 2]) = ("usr/lib/capsule/called", ["dhcp-hook", "modprobe"]);
 /// What the capsule has of its own.
 const SHARE: &str = "usr/share/capsule";
 /// What something is mounted on.
@@ -33,6 +30,8 @@ pub struct Own<'a> {
     pub files: &'a Path,
     /// `capsuled`.
     pub agent: &'a Path,
+    /// `capsule-initramfs`.
+    pub initramfs: &'a Path,
     /// The image's.
     pub version: &'a str,
     /// Public keys whose updates this image accepts: names of files, and their texts.
@@ -52,7 +51,11 @@ impl Own<'_> {
         tree.file("etc/os-release", self.os_release())?;
         tree.link("etc/resolv.conf", "/run/resolv.conf")?;
         tree.link(DHCP_EVENT, format!("/{AGENT}"))?;
-        tree.program(DHCP_HOOK.0, DHCP_HOOK.1)?;
+        let (called, names) = CALLED;
+        tree.program(called, elf::stripped(self.initramfs)?)?;
+        for name in names {
+            tree.link(format!("usr/lib/capsule/{name}"), "called")?;
+        }
         tree.link("etc/mtab", "/proc/self/mounts")?;
         tree.file(format!("{SHARE}/version"), format!("{}\n", self.version))?;
         for name in VAR {

@@ -81,6 +81,7 @@ pub fn assemble(inputs: &Inputs, materials: &Materials) -> Result<Root> {
     let own = Own {
         files: &inputs.contents.join("files"),
         agent: &inputs.agent,
+        initramfs: &inputs.initramfs,
         version: &version,
         keys: &accepted(&release.key, &inputs.trusted)?,
         firmware: inputs.firmware.as_deref(),

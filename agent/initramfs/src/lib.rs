@@ -13,11 +13,13 @@
 //! - [`disk`]: the disk, its partitions, and waiting for it;
 //! - [`verity`], [`mapper`]: the slot's root, each block of it checked when it is read;
 //! - [`switch`]: leaving for it;
-//! - [`handover`]: what `capsuled init` is told.
+//! - [`handover`]: what `capsuled init` is told;
+//! - [`calls`]: what the system there has this program for.
 //!
 //! Nothing here is asynchronous and nothing is spawned. Each failure is one line on the console and a
 //! reboot: the boot loader, or [`efi::prefer_other`], then chooses the other slot.
 
+pub mod calls;
 pub mod disk;
 pub mod efi;
 pub mod handover;

@@ -1,10 +1,10 @@
-//! `/init` of the appliance's initramfs; see the library.
+//! `/init` of the appliance's initramfs, and what its root has under other names; see the library.
 
-use std::{convert::Infallible, path::Path, thread, time::Duration};
+use std::{convert::Infallible, env, path::Path, thread, time::Duration};
 
 use capsule_initramfs::{
-    Error, Result, chain, disk::Disk, efi, handover, handover::Handover, mapper, modules, modules::Modules,
-    mounts, say, switch, words::Words,
+    Error, Result, calls, chain, disk::Disk, efi, handover, handover::Handover, mapper, modules,
+    modules::Modules, mounts, say, switch, words::Words,
 };
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -12,6 +12,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 const READING_TIME: Duration = Duration::from_secs(5);
 
 fn main() -> ! {
+    let mut words = env::args_os();
+    let name = words.next().unwrap_or_default();
+    calls::serve(Path::new(&name).file_name().unwrap_or_default(), &words.collect::<Vec<_>>());
     let Err(error) = boot();
     say(&format!("{}; rebooting", chain(&error)));
     match efi::prefer_other() {

@@ -53,6 +53,8 @@ const OS_RELEASE: &str = "/etc/os-release";
 /// On the ESP, further words for the command line.
 const WORDS_FILE: &str = "capsule.txt";
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
+/// What the kernel calls for a module, which knows those that are not on board.
+const MODPROBE: (&str, &str) = ("kernel/modprobe", "/usr/lib/capsule/modprobe");
 /// What the kernel keeps free for itself, in KiB.
 const RESERVE: &str = "vm/min_free_kbytes";
 /// For callers to get answers, before what they do not need is started all the same.
@@ -79,6 +81,9 @@ pub async fn run() -> anyhow::Result<Infallible> {
     }
     if let Err(error) = bound_reserve() {
         say(&format!("the kernel keeps more memory free than it needs: {error}"));
+    }
+    if let Err(error) = sysctl::ensure(MODPROBE.0, MODPROBE.1) {
+        say(&format!("modules that are not on board are looked for: {error}"));
     }
     let mut init = Init::new(facts, &words);
     tokio::join!(load_drivers(Of::Devices), async {
