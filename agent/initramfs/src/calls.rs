@@ -10,9 +10,9 @@ use std::{
 };
 
 /// What dhcpcd calls, whose end it waits for.
-pub const DHCP_HOOK: &str = "dhcp-hook";
+const DHCP_HOOK: &str = "dhcp-hook";
 /// What the kernel calls for a module.
-pub const MODPROBE: &str = "modprobe";
+const MODPROBE: &str = "modprobe";
 /// Who knows what to do with a lease.
 const DHCP_EVENT: &str = "/usr/lib/capsule/dhcp-event";
 /// Who loads modules.
