@@ -11,8 +11,11 @@ use crate::{Console, Error, Result};
 
 /// A terminal takes no longer line (N_TTY_BUF_SIZE in Linux).
 const LINE_MAX_BYTES: usize = 4095;
-/// Between two attempts to be heard by a shell that is starting.
-const KNOCK: Duration = Duration::from_secs(1);
+/// Between two attempts to be heard by a shell whose prompt is none of [`PROMPTS`]. A login program
+/// takes less for its refusal: what is typed meanwhile would be the name of the next who logs in.
+const KNOCK: Duration = Duration::from_secs(6);
+/// How shells ask, by default.
+const PROMPTS: [&str; 2] = ["# ", "$ "];
 /// What every login program says.
 const REFUSED: &str = "incorrect";
 /// The first half of marks; the second is a number.
@@ -73,15 +76,16 @@ impl Console {
             self.send_line(password).await?;
         }
         let mark = self.mark();
-        let answers = [&format!("{MARK}{mark}\r\n"), REFUSED];
+        let answers = [&format!("{MARK}{mark}\r\n"), REFUSED, PROMPTS[0], PROMPTS[1]];
         loop {
             match self.wait_for_any(&answers, left(end).min(KNOCK)).await {
                 Ok((0, _)) => return Ok(()),
-                Ok(_) => return Err(Error::Login { user: user.to_owned(), tail: self.tail() }),
+                Ok((1, _)) => return Err(Error::Login { user: user.to_owned(), tail: self.tail() }),
+                Ok(_) => {}
                 Err(Error::TimedOut { .. }) if Instant::now() < end => {}
                 Err(other) => return Err(other),
             }
-            // What is typed before the shell runs is discarded.
+            // What is typed before the shell runs is discarded, so this may not be the last time.
             self.send_line(&format!(r"printf '%s%s\n' {MARK} {mark}")).await?;
         }
     }

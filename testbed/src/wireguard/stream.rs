@@ -113,6 +113,19 @@ impl Flow {
         self.ways.each_ref().map(|way| way.came.load(Ordering::Relaxed))
     }
 
+    /// Waits until this many bytes more have come, each way.
+    pub fn wait_for_more(&self, bytes: usize) -> Result<()> {
+        let (before, end) = (self.came(), Instant::now() + PATIENCE);
+        loop {
+            let came = self.came();
+            if came.iter().zip(before).all(|(now, before)| now - before >= bytes as u64) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "of {bytes} bytes each way {before:?} became {came:?} only");
+            thread::sleep(PACE);
+        }
+    }
+
     /// Ends it and holds that all came as it was sent; the longest time that nothing came in.
     pub fn finish(self) -> Result<Duration> {
         self.over.store(true, Ordering::Relaxed);
