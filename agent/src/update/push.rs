@@ -17,7 +17,7 @@ use super::{
     SUBJECT, UpdateError, Updates,
     admit::{Allowed, Situation, Verdict, admit},
     chunks::ChunkPlan,
-    slots::Slot,
+    slots::{Content, Slot},
     staging::{self, Source, Staging},
     table::{self, Entry},
     turn::{Guard, Progress, REPORT_PAUSE, Stage, Turn},
@@ -218,7 +218,7 @@ impl Updates {
         plan: Arc<ChunkPlan>,
         answers: &Answers,
     ) -> Result<(Arc<Staging>, Vec<u32>), Broken> {
-        let (dir, sources) = (self.inner.staging_dir.clone(), self.sources().await?);
+        let (dir, sources) = (self.inner.staging_dir.clone(), self.sources(&order.manifest).await?);
         let (signed, manifest) = (order.signed.clone(), order.manifest.clone());
         let updates = self.clone();
         let total_bytes = sources.iter().map(|source| source.bytes).sum();
@@ -251,18 +251,29 @@ impl Updates {
         }
     }
 
-    /// Both slots' roots and kernel images, the newest content first.
-    async fn sources(&self) -> Result<Vec<Source>, UpdateError> {
+    /// Both slots' roots and kernel images, the newest first; before them a slot that had this very release,
+    /// which may be all that is needed.
+    async fn sources(&self, manifest: &Manifest) -> Result<Vec<Source>, UpdateError> {
         let slots = &self.inner.slots;
         let contents = self.contents(|_| Ok(())).await?;
+        let is_same =
+            |content: &Content| content.root.is_some_and(|root| root.hash == manifest.root.roothash);
+        let mut contents: Vec<_> = [slots.active, slots.inactive()].into_iter().zip(contents).collect();
+        contents.sort_by_key(|(_, content)| !is_same(content));
         let mut sources = Vec::new();
-        for (slot, content) in [slots.active, slots.inactive()].into_iter().zip(contents) {
+        for (slot, content) in contents {
             // Hundreds of MiB of zeros have nothing to give.
             if content.entry.is_none() && is_blank(slots.partition(slot)) {
                 continue;
             }
-            let known = content.root.map(|root| root.data_bytes + root.data_bytes / TREE_PART + (1 << 20));
-            let bytes = known.unwrap_or(UNKNOWN_ROOT_BYTES).min(UNKNOWN_ROOT_BYTES);
+            let bytes = if is_same(&content) {
+                // Not a byte more, by which its last chunk would be another one.
+                manifest.root.bytes
+            } else {
+                let known =
+                    content.root.map(|root| root.data_bytes + root.data_bytes / TREE_PART + (1 << 20));
+                known.unwrap_or(UNKNOWN_ROOT_BYTES).min(UNKNOWN_ROOT_BYTES)
+            };
             sources.push(Source { path: slots.partition(slot).to_owned(), bytes });
             sources.push(Source::on_esp(slot));
         }

@@ -102,12 +102,12 @@ impl Staging {
             }
         }
         for source in sources {
-            if missing.is_empty() {
-                break;
-            }
             // What cannot be read has nothing to give.
             let Ok(file) = File::open(&source.path) else { continue };
-            for piece in chunk::cut(file.take(source.bytes)).map_while(Result::ok) {
+            let mut pieces = chunk::cut(file.take(source.bytes)).map_while(Result::ok);
+            while !missing.is_empty()
+                && let Some(piece) = pieces.next()
+            {
                 seen(piece.data.len() as u64);
                 for at in missing.remove(&piece.id).into_iter().flatten() {
                     self.write(&plan.places()[at], &piece.data)?;
