@@ -5,7 +5,7 @@ use testbed::{scenario::Fleet, substrate::Hardware};
 
 #[tokio::test]
 async fn a_debug_shell_is_made_of_what_is_on_board_and_sees_the_disks() -> Result<()> {
-    let fleet = Fleet::builder(1).qemu(Hardware::built()?).without_images().start().await?;
+    let fleet = Fleet::builder(1).qemu(Hardware::built()?.without_tpm()).without_images().start().await?;
     let a = fleet.capsule("a");
     let debug = async |script: &str| a.fleetctl(&["debug", "--", "sh", "-c", script]).await;
     let seen =

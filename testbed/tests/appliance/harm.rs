@@ -9,7 +9,7 @@ async fn answers(fleet: &Fleet, name: &str) -> Result<bool> {
 
 #[tokio::test]
 async fn a_capsule_lives_without_its_cable_its_data_disk_and_its_processors_for_a_while() -> Result<()> {
-    let fleet = Fleet::builder(1).qemu(Hardware::built()?).without_images().start().await?;
+    let fleet = Fleet::builder(1).qemu(Hardware::built()?.without_tpm()).without_images().start().await?;
     let a = fleet.vm("a");
     a.pull_cable().await?;
     ensure!(!answers(&fleet, "a").await?, "it answers without a cable");
@@ -31,7 +31,7 @@ async fn a_capsule_lives_without_its_cable_its_data_disk_and_its_processors_for_
 
 #[tokio::test]
 async fn a_slot_with_a_damaged_block_is_not_run() -> Result<()> {
-    let fleet = Fleet::builder(1).qemu(Hardware::built()?).unattended().start().await?;
+    let fleet = Fleet::builder(1).qemu(Hardware::built()?.without_tpm()).unattended().start().await?;
     let a = fleet.vm("a");
     a.cut_power().await?;
     // Its file system's superblock is there, and mounted before anything else is read.
@@ -48,7 +48,7 @@ async fn a_slot_with_a_damaged_block_is_not_run() -> Result<()> {
 #[tokio::test]
 async fn a_machine_that_panics_starts_again_and_one_whose_perm_is_gone_is_nobodys_to_claim() -> Result<()> {
     // An interrupt finds the kernel anywhere, and firmware that is called then may stand still at the next start.
-    let hardware = Hardware::built()?.kernel_words("efi_pstore.pstore_disable=1");
+    let hardware = Hardware::built()?.without_tpm().kernel_words("efi_pstore.pstore_disable=1");
     let fleet = Fleet::builder(1).qemu(hardware).without_images().start().await?;
     let a = fleet.vm("a");
     let before = a.console()?;

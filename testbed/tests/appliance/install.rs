@@ -92,7 +92,7 @@ async fn refuses(fleet: &Fleet, installer: &Capsule<'_>) -> Result<()> {
 #[tokio::test]
 async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut() -> Result<()> {
     let started = Instant::now();
-    let stick = Hardware::built()?.stick(&[16 * GIB, 8 * GIB]);
+    let stick = Hardware::built()?.without_tpm().stick(&[16 * GIB, 8 * GIB]);
     let fleet = Fleet::builder(1).qemu(stick.clone()).machine("a", stick).without_images().start().await?;
     let (a, machine) = (fleet.capsule("a"), fleet.vm("a"));
     a.wait_answers().await?;
@@ -138,7 +138,8 @@ async fn a_stick_installs_a_capsule_that_comes_up_adopted_also_after_a_power_cut
 async fn two_installers_beside_three_capsules_are_heard_and_install_at_once_and_once_more() -> Result<()> {
     let started = Instant::now();
     let took = |what: &str| eprintln!("{what}: {:.1} s", started.elapsed().as_secs_f64());
-    let (disk, stick) = (Hardware::built()?, Hardware::built()?.stick(&[8 * GIB]));
+    let (disk, stick) =
+        (Hardware::built()?.without_tpm(), Hardware::built()?.without_tpm().stick(&[8 * GIB]));
     let builder = Fleet::builder(5).qemu(disk.clone()).machine("c", disk.fixed_address());
     let fleet = builder.machine("d", stick.clone()).machine("e", stick).without_images().start().await?;
     let (d, e) = (fleet.capsule("d"), fleet.capsule("e"));

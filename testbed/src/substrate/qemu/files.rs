@@ -124,9 +124,9 @@ impl Files {
             .smbios_string(&format!("{STUB_WORDS}{words}"))
             .network(network)
             .watchdog()
-            .tpm(self.tpm())
             .reboots()
             .console_log(&self.console);
+        let machine = if hardware.tpm { machine.tpm(self.tpm()) } else { machine };
         let machine = hardware.clock.iter().fold(machine, |machine, starts_at| machine.clock(starts_at));
         let all = hardware.disks().into_iter().enumerate();
         let present = all.filter(|(_, name)| !pulled.contains(name));

@@ -40,6 +40,9 @@ pub struct Hardware {
     /// What its clock says whenever its power comes on, in UTC; the right time where absent.
     #[serde(default)]
     pub clock: Option<String>,
+    /// Whether it has a TPM.
+    #[serde(default = "yes")]
+    pub tpm: bool,
     /// Whether it is told its address by its command line, and asks nobody.
     #[serde(default)]
     pub fixed_address: bool,
@@ -80,6 +83,7 @@ impl Hardware {
             memory_mib: 1024,
             kernel_words: KERNEL_WORDS.to_owned(),
             clock: None,
+            tpm: true,
             fixed_address: false,
         }
     }
@@ -107,6 +111,13 @@ impl Hardware {
         self
     }
 
+    /// Without the TPM, which emulated firmware takes 3 s of each boot to talk to: for those that boot often.
+    #[must_use]
+    pub fn without_tpm(mut self) -> Self {
+        self.tpm = false;
+        self
+    }
+
     /// Its address by its command line, where no DHCP server gives one.
     #[must_use]
     pub fn fixed_address(mut self) -> Self {
@@ -119,6 +130,10 @@ impl Hardware {
         let data = (1..=self.data_bytes.len()).map(|at| format!("data-{at}"));
         std::iter::once(SYSTEM.to_owned()).chain(data).collect()
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The update bundle that `make image` left in a directory.
