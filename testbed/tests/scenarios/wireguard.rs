@@ -137,7 +137,7 @@ fn eight_reach_each_other_among_two_hundred_peers() -> Result<()> {
 
 #[test]
 fn a_peer_is_followed_to_another_address_and_port_without_a_lost_connection() -> Result<()> {
-    follow(&[Make::ours(), Make::ours()], SOME)
+    follow(&[Make::ours(), Make::ours()], 2 * SOME)
 }
 
 /// The second moves, and `bytes` come each way before and after. It has something to say all the time:
